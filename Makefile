@@ -1,0 +1,42 @@
+# Two commands on a fresh machine with Python 3.11 or later: `make demo`, `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# uv when it is there (faster), else pip; both install the tested versions of constraints.txt.
+UV     := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test check format lint types bench clean
+demo: $(VENV)/installed
+	$(BIN)/richrep demo
+
+test: $(VENV)/installed
+	$(BIN)/pytest
+
+# What CI runs: format, lint, types, tests (the import-direction test among them).
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]" || uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/probe.py
+	$(BIN)/python benchmarks/extract.py
+
+$(VENV)/installed: pyproject.toml constraints.txt
+ifdef UV
+	uv venv -q --clear --python $(PYTHON) $(VENV)
+	uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"
+else
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+endif
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,64 @@
+"""Preprocessing: image -> normalised tensor (3, H, W), as a value one can print, compare and hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The part of the preprocessing that moves pixels; backbones that share it share the decoded tensor.
+
+    Attributes:
+        size_px: (height, width) of the result.
+        resize_px: the shorter side before the centre crop; None squashes the image to `size_px` without a crop.
+        interpolation: "bilinear", "bicubic" or "nearest"; antialiased, as Pillow does it.
+    """
+
+    size_px: tuple[int, int]
+    resize_px: int | None
+    interpolation: str = "bilinear"
+
+    def apply(self, image: Image.Image) -> np.ndarray:
+        """RGB image -> uint8 (H, W, 3)."""
+        height, width = self.size_px
+        if (image.height, image.width) != (height, width) or self.resize_px not in (None, min(height, width)):
+            mode = InterpolationMode(self.interpolation)
+            if self.resize_px is None:
+                image = F.resize(image, [height, width], interpolation=mode)
+            else:
+                image = F.center_crop(F.resize(image, [self.resize_px], interpolation=mode), [height, width])
+        return np.asarray(image, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop, scale to [0, 1], subtract `mean`, divide by `std` (per RGB channel)."""
+
+    geometry: Geometry
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels last in memory, on the device of `pixels`."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W), strides stay those of (B, H, W, 3)
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1) * 255
+        return images.sub_(mean).div_(std)
+
+    def describe(self) -> str:
+        """One line for people, e.g. 'resize 256 (bilinear), crop 224x224, mean (0.485, …), std (0.229, …)'."""
+        geometry = self.geometry
+        height, width = geometry.size_px
+        crop = f"crop {height}x{width}"
+        resize = "squash" if geometry.resize_px is None else f"resize {geometry.resize_px}"
+        return f"{resize} ({geometry.interpolation}), {crop}, mean {self.mean}, std {self.std}"

@@ -1,0 +1,177 @@
+"""Split: N labelled images in a fixed order, with a fingerprint of all three; one split, never "the data set"."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from richrep.errors import DatasetError
+
+PARTS = ("train", "val", "trainval", "test")
+
+
+class ImageStore(Protocol):
+    """Where encoded images lie: files, rows of a table, an array. Positions count from 0.
+
+    `load` and `digest` are called from several threads at once.
+    """
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def load(self, position: int) -> Image.Image:
+        """The image as RGB. Raises BadImageError, naming image and position, when it cannot be decoded."""
+        ...
+
+    def name(self, position: int) -> str:
+        """What a person needs to find the image: a file path, or a file and a row."""
+        ...
+
+    def digest(self, position: int) -> bytes:
+        """SHA-256 (32 bytes) of the image as stored."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N labelled images in a fixed order.
+
+    Attributes:
+        dataset: short name of the data set, e.g. "cifar10"; shown to people, decides nothing.
+        part: "train", "val", "trainval" or "test".
+        images: the store the images are read from, when asked for.
+        positions: (N,) int64, the position in `images` of each image of this split.
+        labels: (N,) int64 in [0, K).
+        class_names: K names; `labels` index them.
+        note: how the split came about when that is not obvious ("20 % per class, seed 0"), else "".
+    """
+
+    dataset: str
+    part: str
+    images: ImageStore
+    positions: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    note: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {self.part!r}.")
+        if self.positions.shape != self.labels.shape or self.labels.ndim != 1:
+            raise ValueError(
+                f"positions and labels must both have shape (N,), got {self.positions.shape} and {self.labels.shape}."
+            )
+        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < self.num_classes):
+            bad = self.labels[(self.labels < 0) | (self.labels >= self.num_classes)][0]
+            raise DatasetError(
+                f"{self.dataset}/{self.part}: label {bad} is outside [0, {self.num_classes}), the range of its "
+                f"{self.num_classes} class names. Check the label column against the class names."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of class names; a class may have no image in this split."""
+        return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over every image as stored, the labels, the class names and their order.
+
+        Reads every image once (not decoded); kept for the life of the object.
+        """
+        digest = hashlib.sha256(b"richrep split 1\0")
+        digest.update("\0".join(self.class_names).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        for position in self.positions:
+            digest.update(self.images.digest(int(position)))
+        return digest.hexdigest()
+
+    def load_image(self, row: int) -> Image.Image:
+        """Image `row` of the split as RGB. Raises BadImageError when it cannot be decoded."""
+        return self.images.load(int(self.positions[row]))
+
+    def image_name(self, row: int) -> str:
+        """What a person needs to find image `row`."""
+        return self.images.name(int(self.positions[row]))
+
+    def take(self, rows: np.ndarray | Sequence[int], *, part: str | None = None) -> Split:
+        """The split of the given rows, in the given order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return replace(self, positions=self.positions[rows], labels=self.labels[rows], part=part or self.part)
+
+    def first(self, size: int | None) -> Split:
+        """The first `size` images in the split's order; None means all.
+
+        Raises:
+            DatasetError: `size` is not in [1, N].
+        """
+        if size is None:
+            return self
+        if not 1 <= size <= len(self):
+            raise DatasetError(
+                f"--{'test' if self.part == 'test' else 'train'}-size {size} does not fit {self.dataset}/{self.part}, "
+                f"which has {len(self)} images. Give a number from 1 to {len(self)}, or leave it out for all."
+            )
+        return self.take(np.arange(size))
+
+    def select_classes(self, classes: Sequence[int]) -> Split:
+        """Only the images of `classes`, relabelled 0, 1, … in the given order; the order of images stays."""
+        new_label = np.full(self.num_classes, -1)
+        new_label[list(classes)] = np.arange(len(classes))
+        rows = np.flatnonzero(new_label[self.labels] >= 0)
+        return replace(
+            self,
+            positions=self.positions[rows],
+            labels=new_label[self.labels[rows]],
+            class_names=tuple(self.class_names[c] for c in classes),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The parts of one data set as they are stored: train, test and, where the source has one, its own val.
+
+    Attributes:
+        address: what the user typed; name: its short form.
+    """
+
+    address: str
+    name: str
+    train: Split
+    test: Split
+    val: Split | None = None
+
+
+def carve_val(labels: np.ndarray, *, fraction: float = 0.2, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (train, val) of a split with the given labels (N,): `fraction` of every class goes to val.
+
+    Per class, n·fraction images are drawn (rounded half up, at least 1, at most n - 1); a class of one image stays
+    in train. The same labels and seed give the same rows; both results are sorted.
+
+    Source: t-ReX's transfer suite (naver/trex) draws floor(n·fraction) per class. Differs: rounded, and the fraction
+    never changes from one class to the next (theirs is overwritten by the first small class).
+
+    >>> train, val = carve_val(np.array([0, 0, 0, 0, 0, 1]), seed=0)
+    >>> len(train), len(val)
+    (5, 1)
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
+    generator = np.random.default_rng(seed)
+    val = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        size = min(max(int(len(rows) * fraction + 0.5), 1), len(rows) - 1)
+        val.append(rows[:size])
+    val_rows = np.sort(np.concatenate(val)) if val else np.empty(0, dtype=np.int64)
+    return np.setdiff1d(np.arange(len(labels)), val_rows), val_rows

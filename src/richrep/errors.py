@@ -1,0 +1,61 @@
+"""The exceptions a caller may want to catch.
+
+::
+
+    ValueError
+    └── RichrepError            what the user gave cannot be used; one message says what, why and what to do
+        ├── AddressError        a backbone or dataset address that names nothing
+        ├── CheckpointError     a checkpoint that cannot be loaded whole, exactly and safely
+        ├── DatasetError        a data set whose files, labels or classes do not fit together
+        ├── BadImageError       an image that cannot be decoded
+        ├── FeatureError        features that cannot be used (not finite, wrong width)
+        └── CacheError          the feature cache cannot be written or read
+
+The command line prints the message without a traceback and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RichrepError(ValueError):
+    """What the user gave cannot be used; the message says what is wrong, what was expected and what to do."""
+
+
+class AddressError(RichrepError):
+    """A backbone or dataset address that names nothing."""
+
+
+class CheckpointError(RichrepError):
+    """A checkpoint that cannot be loaded whole, exactly and safely."""
+
+
+class DatasetError(RichrepError):
+    """A data set whose files, labels or classes do not fit together."""
+
+
+class BadImageError(RichrepError):
+    """An image that cannot be decoded; the message holds its name and position."""
+
+
+class FeatureError(RichrepError):
+    """Features that cannot be used: not finite, or of the wrong width."""
+
+
+class CacheError(RichrepError):
+    """The feature cache cannot be written or read; the message holds the path and the size needed."""
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str], *, max_listed: int = 12) -> str:
+    """One sentence for an unknown name: what was asked, the nearest known names, the known names.
+
+    >>> unknown_name_message("head", "logistc", ["logistic", "ridge"])
+    "Unknown head 'logistc'. Did you mean 'logistic'? Known: logistic, ridge."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    listed = ", ".join(names[:max_listed]) + (f", … ({len(names)} in all)" if len(names) > max_listed else "")
+    return f"Unknown {kind} {name!r}.{guess} Known: {listed}."

@@ -1,0 +1,100 @@
+"""FeatureSet: features (N, D), labels (N,), and what produced them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from richrep.errors import FeatureError
+
+
+@dataclass(frozen=True)
+class Block:
+    """The columns [start, stop) of a feature matrix that one backbone produced."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be decoded and was left out: its row in the split, its name, and the reason."""
+
+    row: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features of a split under one backbone, or under several side by side.
+
+    Attributes:
+        features: (N, D) float32 on the CPU; may lie in a memory-mapped file.
+        labels: (N,) int64 in [0, K).
+        num_classes: K.
+        blocks: which columns came from which backbone.
+        key: SHA-256 (hex) of everything the values depend on: weights, architecture, layer, preprocessing, precision
+            class, images, labels and their order.
+        skipped: images of the split that have no row here.
+    """
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    num_classes: int
+    blocks: tuple[Block, ...]
+    key: str
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or len(self.features) != len(self.labels):
+            raise ValueError(
+                f"features must have shape (N, D) and labels (N,), got {tuple(self.features.shape)} and "
+                f"{tuple(self.labels.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def feature_dim(self) -> int:
+        """D."""
+        return self.features.shape[1]
+
+    def take(self, rows: np.ndarray | torch.Tensor) -> FeatureSet:
+        """The given rows, copied, in the given order. The key says which."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        key = hashlib.sha256(f"{self.key} rows ".encode() + index.numpy().tobytes()).hexdigest()
+        return replace(self, features=self.features[index], labels=self.labels[index], key=key)
+
+
+def concat_features(members: Sequence[FeatureSet]) -> FeatureSet:
+    """The members' features side by side, (N, D1 + D2 + …): CATn without a forward pass.
+
+    Raises:
+        FeatureError: the members do not hold the same images (other labels, other skipped images, other count).
+    """
+    if not members:
+        raise ValueError("concat_features needs at least one FeatureSet, got none.")
+    first = members[0]
+    for member in members[1:]:
+        same = len(member) == len(first) and bool(torch.equal(member.labels, first.labels))
+        if not same or member.skipped != first.skipped or member.num_classes != first.num_classes:
+            raise FeatureError(
+                f"Features of {member.blocks[0].name!r} ({len(member)} rows) and {first.blocks[0].name!r} "
+                f"({len(first)} rows) are not of the same images. Extract both from the same split."
+            )
+    if len(members) == 1:
+        return first
+    blocks, start = [], 0
+    for member in members:
+        blocks += [Block(b.name, start + b.start, start + b.stop) for b in member.blocks]
+        start += member.feature_dim
+    key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
+    features = torch.cat([m.features for m in members], dim=1)  # (N, D1 + D2 + …)
+    return replace(first, features=features, blocks=tuple(blocks), key=key)

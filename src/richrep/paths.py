@@ -1,0 +1,26 @@
+"""Where richrep keeps what it makes: `$RICHREP_HOME`, by default `~/.cache/richrep`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """`$RICHREP_HOME`, or `~/.cache/richrep` when it is unset or empty."""
+    return Path(os.environ.get("RICHREP_HOME") or "~/.cache/richrep").expanduser()
+
+
+def default_data_root() -> Path:
+    """Where registered data sets are looked for when `--data-root` is not given."""
+    return home() / "data"
+
+
+def default_cache_root() -> Path:
+    """Where extracted features are kept."""
+    return home() / "features"
+
+
+def is_offline() -> bool:
+    """Whether `$RICHREP_OFFLINE` or `$HF_HUB_OFFLINE` forbids the network."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("RICHREP_OFFLINE", "HF_HUB_OFFLINE"))
