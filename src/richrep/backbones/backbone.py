@@ -29,6 +29,7 @@ class Backbone:
         sha256: of the checkpoint file, or of the weights when there is no file (hex).
         licence: as stated by the source, or "not stated".
         num_classes: K of `head`, None without one.
+        variant: what changes features and neither the architecture's name nor a tensor says, e.g. "SAME padding".
         load_report: what was matched, set aside and ignored on loading, one line a fact.
     """
 
@@ -44,6 +45,7 @@ class Backbone:
     num_classes: int | None = None
     sha256: str = ""
     licence: str = "not stated"
+    variant: str = ""
     load_report: tuple[str, ...] = ()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -72,8 +74,9 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over family, architecture and every tensor of trunk, pool and head, with its name and type."""
-        digest = hashlib.sha256(f"richrep backbone 1\0{self.family}\0{self.architecture}\0".encode())
+        """SHA-256 (hex) over family, architecture, variant and the tensors of trunk, pool and head, with names."""
+        facts = f"richrep backbone 1\0{self.family}\0{self.architecture}\0{self.variant}\0"
+        digest = hashlib.sha256(facts.encode())
         for part, module in (("trunk", self.trunk), ("pool", self.pool), ("head", self.head)):
             for name, tensor in (module.state_dict() if module is not None else {}).items():
                 digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

@@ -10,8 +10,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from richrep.errors import unknown_name_message
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,25 @@ class Geometry:
 
     Attributes:
         size_px: (height, width) of the result.
-        resize_px: the shorter side before the centre crop; None squashes the image to `size_px` without a crop.
-        interpolation: "bilinear", "bicubic" or "nearest"; antialiased, as Pillow does it.
+        resize_px: the shorter side before the centre crop, at least as long as the longer side of `size_px` (a crop
+            would pad with black otherwise); None squashes the image to `size_px` without a crop.
+        interpolation: "bilinear" or "bicubic" (antialiased, as Pillow does it), or "nearest".
     """
 
     size_px: tuple[int, int]
     resize_px: int | None
     interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(unknown_name_message("interpolation", self.interpolation, INTERPOLATIONS))
+        if min(self.size_px) < 1:
+            raise ValueError(f"size_px must be (height, width), both at least 1, got {self.size_px}.")
+        if self.resize_px is not None and self.resize_px < max(self.size_px):
+            raise ValueError(
+                f"resize_px must be at least {max(self.size_px)}, the longer side of size_px, got {self.resize_px}. "
+                "A smaller image would be padded with black."
+            )
 
     def apply(self, image: Image.Image) -> np.ndarray:
         """RGB image -> uint8 (H, W, 3)."""
@@ -48,8 +63,14 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        if not min(self.std) > 0:
+            raise ValueError(f"std must be > 0 in every channel, got {self.std}.")
+
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels last in memory, on the device of `pixels`."""
+        if pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels must be uint8 in [0, 255], got {pixels.dtype}.")
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W), strides stay those of (B, H, W, 3)
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1) * 255
@@ -59,6 +80,8 @@ class Preprocessing:
         """One line for people, e.g. 'resize 256 (bilinear), crop 224x224, mean (0.485, …), std (0.229, …)'."""
         geometry = self.geometry
         height, width = geometry.size_px
-        crop = f"crop {height}x{width}"
-        resize = "squash" if geometry.resize_px is None else f"resize {geometry.resize_px}"
-        return f"{resize} ({geometry.interpolation}), {crop}, mean {self.mean}, std {self.std}"
+        if geometry.resize_px is None:
+            shape = f"squash to {height}x{width} ({geometry.interpolation})"
+        else:
+            shape = f"resize {geometry.resize_px} ({geometry.interpolation}), crop {height}x{width}"
+        return f"{shape}, mean {self.mean}, std {self.std}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -14,6 +16,8 @@ from PIL import Image
 from richrep.errors import DatasetError
 
 PARTS = ("train", "val", "trainval", "test")
+
+_DIGEST_BLOCK = 64  # images per thread task: 32 B x 64 = 2 kB of result, and few enough tasks for a million images
 
 
 class ImageStore(Protocol):
@@ -68,7 +72,10 @@ class Split:
             raise ValueError(
                 f"positions and labels must both have shape (N,), got {self.positions.shape} and {self.labels.shape}."
             )
-        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < self.num_classes):
+        if len(self) and not (self.positions.min() >= 0 and self.positions.max() < len(self.images)):
+            bad = self.positions[(self.positions < 0) | (self.positions >= len(self.images))][0]
+            raise ValueError(f"position {bad} is outside [0, {len(self.images)}), the images of the store.")
+        if len(self) and not (self.labels.min() >= 0 and self.labels.max() < self.num_classes):
             bad = self.labels[(self.labels < 0) | (self.labels >= self.num_classes)][0]
             raise DatasetError(
                 f"{self.dataset}/{self.part}: label {bad} is outside [0, {self.num_classes}), the range of its "
@@ -87,14 +94,25 @@ class Split:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every image as stored, the labels, the class names and their order.
 
-        Reads every image once (not decoded); kept for the life of the object.
+        Says what the images are, not where they lie: names, part and note do not count. Reads every image once (not
+        decoded), in threads; kept for the life of the object.
         """
-        digest = hashlib.sha256(b"richrep split 1\0")
-        digest.update("\0".join(self.class_names).encode())
+        head = json.dumps({"images": len(self), "class_names": self.class_names})
+        digest = hashlib.sha256(f"richrep split 1 {head}\n".encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
-        for position in self.positions:
-            digest.update(self.images.digest(int(position)))
+        for block in self._image_digests():
+            digest.update(block)
         return digest.hexdigest()
+
+    def _image_digests(self) -> Iterator[bytes]:
+        """The digests of all images in order, a block at a time; the order of the threads does not show."""
+
+        def digests_of(start: int) -> bytes:
+            block = self.positions[start : start + _DIGEST_BLOCK]
+            return b"".join(self.images.digest(int(position)) for position in block)
+
+        with ThreadPoolExecutor() as pool:  # min(32, cores + 4) threads; a failing block cancels the ones not begun
+            yield from pool.map(digests_of, range(0, len(self), _DIGEST_BLOCK))
 
     def load_image(self, row: int) -> Image.Image:
         """Image `row` of the split as RGB. Raises BadImageError when it cannot be decoded."""
@@ -105,8 +123,9 @@ class Split:
         return self.images.name(int(self.positions[row]))
 
     def take(self, rows: np.ndarray | Sequence[int], *, part: str | None = None) -> Split:
-        """The split of the given rows, in the given order."""
-        rows = np.asarray(rows, dtype=np.int64)
+        """The split of the given rows (or of those a mask (N,) marks True), in the given order."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
         return replace(self, positions=self.positions[rows], labels=self.labels[rows], part=part or self.part)
 
     def first(self, size: int | None) -> Split:
@@ -125,7 +144,13 @@ class Split:
         return self.take(np.arange(size))
 
     def select_classes(self, classes: Sequence[int]) -> Split:
-        """Only the images of `classes`, relabelled 0, 1, … in the given order; the order of images stays."""
+        """Only the images of `classes`, relabelled 0, 1, … in the given order; the order of images stays.
+
+        Raises:
+            ValueError: a class is given twice, or is outside [0, K).
+        """
+        if len(set(classes)) < len(classes) or any(not 0 <= c < self.num_classes for c in classes):
+            raise ValueError(f"classes must be distinct and in [0, {self.num_classes}), got {list(classes)}.")
         new_label = np.full(self.num_classes, -1)
         new_label[list(classes)] = np.arange(len(classes))
         rows = np.flatnonzero(new_label[self.labels] >= 0)
@@ -152,6 +177,34 @@ class Dataset:
     val: Split | None = None
 
 
+def rows_of_each_class(labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of every label that occurs in `labels` (N,), ascending; the list is in the order of the labels.
+
+    >>> [rows.tolist() for rows in rows_of_each_class(np.array([7, 3, 7]))]
+    [[1], [0, 2]]
+    """
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order])) + 1
+    return np.split(order, starts) if len(labels) else []
+
+
+def interleave_by_class(labels: np.ndarray, *, seed: int) -> np.ndarray:
+    """Rows in which classes take turns: one of every class, then the next of every class, …; (N,) int64.
+
+    Within a class the order is drawn from `seed`, so that a prefix of the result is representative: where classes
+    have equal counts, every prefix of k·K rows holds exactly k of each.
+
+    >>> labels = np.array([0, 0, 0, 1, 1])
+    >>> labels[interleave_by_class(labels, seed=0)].tolist()
+    [0, 1, 0, 1, 0]
+    """
+    generator = np.random.default_rng(seed)
+    turn = np.empty(len(labels), dtype=np.int64)
+    for rows in rows_of_each_class(labels):
+        turn[generator.permutation(rows)] = np.arange(len(rows))
+    return np.lexsort((labels, turn))
+
+
 def carve_val(labels: np.ndarray, *, fraction: float = 0.2, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (train, val) of a split with the given labels (N,): `fraction` of every class goes to val.
 
@@ -169,8 +222,8 @@ def carve_val(labels: np.ndarray, *, fraction: float = 0.2, seed: int) -> tuple[
         raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
     generator = np.random.default_rng(seed)
     val = []
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
+    for rows in rows_of_each_class(labels):
+        rows = generator.permutation(rows)
         size = min(max(int(len(rows) * fraction + 0.5), 1), len(rows) - 1)
         val.append(rows[:size])
     val_rows = np.sort(np.concatenate(val)) if val else np.empty(0, dtype=np.int64)

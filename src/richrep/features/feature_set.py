@@ -42,6 +42,7 @@ class FeatureSet:
         key: SHA-256 (hex) of everything the values depend on: weights, architecture, layer, preprocessing, precision
             class, images, labels and their order.
         skipped: images of the split that have no row here.
+        images: SHA-256 (hex) of the split (images, labels, order) whose rows these are; "" when it is not known.
     """
 
     features: torch.Tensor
@@ -50,6 +51,7 @@ class FeatureSet:
     blocks: tuple[Block, ...]
     key: str
     skipped: tuple[SkippedImage, ...] = ()
+    images: str = ""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.labels):
@@ -67,24 +69,37 @@ class FeatureSet:
         return self.features.shape[1]
 
     def take(self, rows: np.ndarray | torch.Tensor) -> FeatureSet:
-        """The given rows, copied, in the given order. The key says which."""
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        key = hashlib.sha256(f"{self.key} rows ".encode() + index.numpy().tobytes()).hexdigest()
-        return replace(self, features=self.features[index], labels=self.labels[index], key=key)
+        """The given rows (positions, or a mask of N booleans), copied, in the given order. The key says which."""
+        index = torch.as_tensor(rows)
+        if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise ValueError(f"A mask of rows must have shape ({len(self)},), got {tuple(index.shape)}.")
+            index = index.nonzero().squeeze(1)
+        index = index.to(torch.int64)
+
+        def of_rows(digest: str) -> str:
+            return hashlib.sha256(f"{digest} rows ".encode() + index.numpy().tobytes()).hexdigest()
+
+        return replace(
+            self,
+            features=self.features[index],
+            labels=self.labels[index],
+            key=of_rows(self.key),
+            images=of_rows(self.images) if self.images else "",
+        )
 
 
 def concat_features(members: Sequence[FeatureSet]) -> FeatureSet:
     """The members' features side by side, (N, D1 + D2 + …): CATn without a forward pass.
 
     Raises:
-        FeatureError: the members do not hold the same images (other labels, other skipped images, other count).
+        FeatureError: the members do not hold the same images (other split, labels, count or skipped images).
     """
     if not members:
         raise ValueError("concat_features needs at least one FeatureSet, got none.")
     first = members[0]
     for member in members[1:]:
-        same = len(member) == len(first) and bool(torch.equal(member.labels, first.labels))
-        if not same or member.skipped != first.skipped or member.num_classes != first.num_classes:
+        if not _same_images(member, first):
             raise FeatureError(
                 f"Features of {member.blocks[0].name!r} ({len(member)} rows) and {first.blocks[0].name!r} "
                 f"({len(first)} rows) are not of the same images. Extract both from the same split."
@@ -98,3 +113,14 @@ def concat_features(members: Sequence[FeatureSet]) -> FeatureSet:
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
     features = torch.cat([m.features for m in members], dim=1)  # (N, D1 + D2 + …)
     return replace(first, features=features, blocks=tuple(blocks), key=key)
+
+
+def _same_images(one: FeatureSet, other: FeatureSet) -> bool:
+    """Whether row i is the same image in both; by labels and skipped rows only, where a split is not known."""
+    return (
+        len(one) == len(other)
+        and one.num_classes == other.num_classes
+        and (one.images == other.images or "" in (one.images, other.images))
+        and [skipped.row for skipped in one.skipped] == [skipped.row for skipped in other.skipped]
+        and torch.equal(one.labels, other.labels)
+    )

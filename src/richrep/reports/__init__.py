@@ -1,0 +1,6 @@
+"""Reports: records -> tables -> text. They read records only, touch no tensor and never import torch.
+
+tables.py    records -> rows of plain data: numbers as fractions, None where nothing was measured
+columns.py   rows -> the columns a person reads: percent, intervals, "—" for an empty cell
+render.py    table -> terminal, Markdown, CSV; records -> JSON
+"""

@@ -1,0 +1,194 @@
+"""Checkpoint -> Backbone: find the one architecture that fits, or say which are nearest; then load it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from richrep.backbones.backbone import Backbone
+from richrep.backbones.blank import build_without_weights, shapes_only
+from richrep.backbones.checkpoint import Checkpoint
+from richrep.backbones.families.family import Family, Layout, knows, unknown_architecture
+from richrep.backbones.families.metadata import licence_of, named_in_metadata, wants_same_padding
+from richrep.backbones.matching import Comparison, compare, describe_ignored, load_exactly
+from richrep.backbones.padding import use_same_padding
+from richrep.errors import AddressError, CheckpointError, unknown_name_message
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture held against one checkpoint."""
+
+    family: Family
+    architecture: str
+    comparison: Comparison
+
+    @property
+    def address(self) -> str:
+        """What to write before '@', e.g. "timm/resnet50"."""
+        return f"{self.family.name}/{self.architecture}"
+
+
+def find_architecture(
+    families: Sequence[Family], checkpoint: Checkpoint, *, wanted: str = ""
+) -> tuple[Candidate, tuple[str, ...]]:
+    """The one architecture that `checkpoint` holds, and the addresses of others that would fit as well.
+
+    Args:
+        wanted: architecture given by the user, "resnet50" or "timm/resnet50"; empty means detect it.
+
+    Raises:
+        AddressError: `wanted` names no architecture.
+        CheckpointError: nothing fits (the message holds the nearest and every mismatch), or several do.
+    """
+    named = _named(families, wanted) if wanted else [(f, a) for f in families for a in f.detect(checkpoint)]
+    candidates = [Candidate(family, name, _compare(family, name, checkpoint)) for family, name in named]
+    fitting = [candidate for candidate in candidates if candidate.comparison.fits]
+    if not fitting:
+        raise CheckpointError(_nothing_fits(candidates, checkpoint, wanted))
+    chosen = _resolve(fitting, checkpoint)
+    if len(chosen) > 1:
+        raise CheckpointError(_several_fit(chosen, checkpoint))
+    others = tuple(candidate.address for candidate in fitting if candidate is not chosen[0])
+    return chosen[0], others
+
+
+def fits(family: Family, architecture: str, checkpoint: Checkpoint) -> bool:
+    """Whether `checkpoint` holds exactly this architecture."""
+    return _compare(family, architecture, checkpoint).fits
+
+
+def build_backbone(family: Family, architecture: str, checkpoint: Checkpoint, *, address: str) -> Backbone:
+    """The backbone of `architecture` with the weights of `checkpoint`.
+
+    Raises CheckpointError, listing all mismatches, unless every tensor of trunk and head comes from the file.
+    """
+    what = f"{checkpoint.path} as {family.name}/{architecture}"
+    layout = build_without_weights(lambda: _lay_out(family, architecture, checkpoint), _modules)
+    comparison = _compare_layout(layout)
+    comparison.check(what=what)
+    load_exactly(layout.trunk, _tensors_of_trunk(layout), what=what)
+    if layout.head is not None:
+        load_exactly(layout.head, _tensors_of_head(layout), what=what)
+    return Backbone(
+        trunk=layout.trunk.eval(),
+        pool=layout.pool.eval(),
+        head=layout.head.eval() if layout.head is not None else None,
+        preprocessing=layout.preprocessing,
+        address=address,
+        name=architecture,
+        family=family.name,
+        architecture=architecture,
+        feature_dim=layout.feature_dim,
+        num_classes=_num_classes(layout),
+        sha256=checkpoint.sha256,
+        licence=licence_of(checkpoint),
+        variant=layout.variant,
+        load_report=(_first_line(layout, comparison), *checkpoint.notes, *layout.notes),
+    )
+
+
+def _named(families: Sequence[Family], wanted: str) -> list[tuple[Family, str]]:
+    """Every (family, architecture) that the user may mean by `wanted`."""
+    prefix, _, architecture = wanted.rpartition("/")
+    named = [(f, architecture) for f in families if prefix in ("", f.name) and knows(f, architecture)]
+    if not named:
+        meant = [family for family in families if prefix in ("", family.name)]
+        if not meant:
+            raise AddressError(unknown_name_message("checkpoint family", prefix, [f.name for f in families]))
+        raise unknown_architecture(meant, architecture)
+    return named
+
+
+def _compare(family: Family, architecture: str, checkpoint: Checkpoint) -> Comparison:
+    with shapes_only():
+        return _compare_layout(_lay_out(family, architecture, checkpoint))
+
+
+def _lay_out(family: Family, architecture: str, checkpoint: Checkpoint) -> Layout:
+    """The family's layout, with the padding that the metadata asks for."""
+    layout = family.lay_out(architecture, checkpoint)
+    if not wants_same_padding(checkpoint):
+        return layout
+    use_same_padding(layout.trunk, what=f"{checkpoint.path} as {family.name}/{architecture}")
+    return replace(layout, variant="SAME padding", notes=(*layout.notes, "TensorFlow SAME padding, as the file says"))
+
+
+def _compare_layout(layout: Layout) -> Comparison:
+    """Trunk and head at once, under the names of `layout.tensors`."""
+    expected = dict(layout.trunk.state_dict())
+    if layout.head is not None:
+        head = layout.head.state_dict()
+        expected |= {name: head[name_in_head] for name, name_in_head in layout.head_names.items()}
+    set_aside = set(layout.set_aside)
+    return compare({name: t for name, t in layout.tensors.items() if name not in set_aside}, expected)
+
+
+def _tensors_of_trunk(layout: Layout) -> dict[str, torch.Tensor]:
+    others = {*layout.head_names, *layout.set_aside}
+    return {name: tensor for name, tensor in layout.tensors.items() if name not in others}
+
+
+def _tensors_of_head(layout: Layout) -> dict[str, torch.Tensor]:
+    return {name_in_head: layout.tensors[name] for name, name_in_head in layout.head_names.items()}
+
+
+def _modules(layout: Layout) -> list[nn.Module]:
+    return [module for module in (layout.trunk, layout.pool, layout.head) if module is not None]
+
+
+def _resolve(fitting: Sequence[Candidate], checkpoint: Checkpoint) -> list[Candidate]:
+    """Of several that fit: those that ignore least, then by the families' precedence, then the one the file names."""
+    fewest = min(len(candidate.comparison.ignored) for candidate in fitting)
+    best = [candidate for candidate in fitting if len(candidate.comparison.ignored) == fewest]
+    present = {candidate.family.name for candidate in best}
+    best = [candidate for candidate in best if not present & set(candidate.family.yields_to)]
+    if len(best) > 1:
+        names = named_in_metadata(checkpoint, [candidate.architecture for candidate in best])
+        return [candidate for candidate in best if candidate.architecture in names] if len(names) == 1 else best
+    return best
+
+
+def _several_fit(candidates: Sequence[Candidate], checkpoint: Checkpoint) -> str:
+    listed = ", ".join(candidate.address for candidate in candidates)
+    return (
+        f"{checkpoint.path} fits {len(candidates)} architectures alike: {listed}. They differ in what tensors "
+        f"do not say (preprocessing, padding). Name the right one as ARCH@PATH, e.g. "
+        f"{candidates[0].address}@{checkpoint.path}."
+    )
+
+
+def _nothing_fits(candidates: Sequence[Candidate], checkpoint: Checkpoint, wanted: str) -> str:
+    """The nearest architectures, and every mismatch against the nearest one."""
+    if not candidates:
+        names = list(checkpoint.tensors)
+        return (
+            f"{checkpoint.path} resembles no known architecture: it holds {len(names)} tensors "
+            f"({', '.join(names[:6])}{', …' if len(names) > 6 else ''}). If you know it, write ARCH@PATH; "
+            "`richrep list backbones` shows the architectures."
+        )
+    ordered = sorted(candidates, key=lambda candidate: candidate.comparison.mismatches)
+    nearest = ordered[0]
+    others = ", ".join(f"{c.address} ({c.comparison.mismatches} mismatches)" for c in ordered[1:3])
+    start = "does not hold" if wanted else "fits no known architecture; the nearest is"
+    return (
+        f"{checkpoint.path} {start} {nearest.address}{f', then {others}' if others and not wanted else ''}. "
+        f"Against {nearest.address}: {nearest.comparison.describe()}. Nothing was loaded."
+    )
+
+
+def _num_classes(layout: Layout) -> int | None:
+    """Rows of the head's weight."""
+    return len(next(iter(layout.head.parameters()))) if layout.head is not None else None
+
+
+def _first_line(layout: Layout, comparison: Comparison) -> str:
+    num_classes = _num_classes(layout)
+    head = f"{num_classes} classes ({layout.head_kind})" if num_classes is not None else "none"
+    return (
+        f"matched {comparison.matched} of {comparison.total}; head: {head}; "
+        f"ignored: {describe_ignored(comparison.ignored)}"
+    )

@@ -1,0 +1,148 @@
+"""Checkpoints of timm's architectures, with or without head, any number of classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from richrep.backbones.blank import shapes_only
+from richrep.backbones.checkpoint import Checkpoint
+from richrep.backbones.families.family import Layout
+from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
+from richrep.backbones.families.metadata import read_preprocessing
+from richrep.data.preprocessing import Geometry, Preprocessing
+from richrep.errors import CheckpointError
+
+_INDEX_CLASSES = 1000  # of the classifiers that the index describes
+
+
+class TimmFamily:
+    """Whatever `timm.create_model` builds; features are what is left after `reset_classifier(0)`.
+
+    A tag names weights of the architecture, e.g. `vit_base_patch16_224.augreg_in21k`, and with them preprocessing.
+    """
+
+    name = "timm"
+    yields_to: tuple[str, ...] = ("torchvision",)
+
+    def architectures(self) -> Mapping[str, str]:
+        """Every architecture of the index; the installed timm may lack the newest or know a few more."""
+        return {name: entry.describe() for name, entry in load_index(self.name).entries.items()}
+
+    def tags(self, architecture: str) -> Sequence[str]:
+        """Of the weights that timm publishes for it."""
+        from timm.models import list_pretrained
+
+        return [name.partition(".")[2] for name in list_pretrained(f"{architecture}.*")]
+
+    def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """By the number of values per top-level module; only what the installed timm can build."""
+        names = shortlist(load_index(self.name).entries, checkpoint.tensors)
+        return [name for name in names if _is_installed(name)] if names else []
+
+    def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
+        """Trunk without classifier; head when the classifier is one nn.Linear on the features."""
+        name = architecture.partition(".")[0]
+        entry = find_entry(name)
+        if not entry.feature_dim:
+            raise CheckpointError(f"timm/{name} does not give one feature vector per image, so richrep cannot use it.")
+        weight = checkpoint.tensors.get(f"{entry.heads[0]}.weight") if entry.is_linear else None
+        has_head = weight is not None and weight.ndim == 2
+        model = make_model(architecture, num_classes=len(weight) if weight is not None and has_head else _INDEX_CLASSES)
+        assumed, note = published_preprocessing(model)
+        classifier = model.get_classifier()
+        model.reset_classifier(0)
+        preprocessing, report = read_preprocessing(checkpoint, assumed, note)
+        head = classifier if has_head else None
+        names = {f"{entry.heads[0]}.{n}": n for n in head.state_dict()} if head is not None else {}
+        set_aside = [n for n in checkpoint.tensors if n.rpartition(".")[0] in entry.heads and n not in names]
+        notes = (
+            (report, f"head set aside, it is not one linear layer: {len(set_aside)} tensors")
+            if set_aside
+            else (report,)
+        )
+        return Layout(
+            trunk=model,
+            preprocessing=preprocessing,
+            feature_dim=entry.feature_dim,
+            tensors=checkpoint.tensors,
+            head=head,
+            head_names=names,
+            set_aside=set_aside,
+            notes=notes,
+        )
+
+
+def make_model(name: str, *, num_classes: int = _INDEX_CLASSES) -> Any:
+    """The architecture in evaluation mode, without pretrained weights."""
+    import timm
+
+    return timm.create_model(name, pretrained=False, num_classes=num_classes).eval()
+
+
+def list_names() -> list[str]:
+    """Every architecture of the installed timm."""
+    import timm
+
+    return list(timm.list_models())
+
+
+def find_entry(name: str) -> Entry:
+    """From the index when it was made with the installed timm, else measured anew (about a second)."""
+    import timm
+
+    index = load_index("timm")
+    if name in index.entries and index.version == timm.__version__:
+        return index.entries[name]
+    with shapes_only():
+        return make_entry(name)
+
+
+def make_entry(name: str) -> Entry:
+    """The index entry of one architecture, from a run on the meta device; call it inside `shapes_only`.
+
+    The classifier counts as linear when its output is the network's output, and its input what the trunk returns.
+    """
+    model = make_model(name).to("meta")
+    full = model.state_dict()
+    classifier = model.get_classifier()
+    seen: dict[str, Any] = {}
+    if isinstance(classifier, nn.Linear):
+        classifier.register_forward_hook(lambda module, inputs, output: seen.update(input=inputs[0], output=output))
+    images = torch.zeros(1, *model.pretrained_cfg["input_size"], device="meta")
+    with torch.no_grad():
+        logits = model(images)
+        model.reset_classifier(0)
+        features = model(images)
+    trunk = model.state_dict()
+    heads = tuple(dict.fromkeys(n.rpartition(".")[0] for n in full if n not in trunk))
+    is_vector = isinstance(features, torch.Tensor) and features.ndim == 2
+    is_linear = is_vector and logits is seen.get("output") and seen["input"].shape == features.shape and len(heads) == 1
+    return Entry(features.shape[1] if is_vector else 0, heads, bool(is_linear), dict(count_values(trunk.items())))
+
+
+def published_preprocessing(model: Any) -> tuple[Preprocessing, str]:
+    """What the architecture's default (or tagged) weights expect, and a few words on the source."""
+    from timm.data.config import resolve_model_data_config
+
+    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    _, height, width = config["input_size"]
+    resize = max(math.floor(min(height, width) / config["crop_pct"]), height, width)
+    note = f"as timm's {'.'.join(filter(None, (model.pretrained_cfg['architecture'], model.pretrained_cfg['tag'])))}"
+    if config["crop_mode"] == "squash" and config["crop_pct"] == 1.0:
+        geometry = Geometry((height, width), None, config["interpolation"])
+    else:
+        geometry = Geometry((height, width), resize, config["interpolation"])
+        if config["crop_mode"] != "center":
+            note += f", but cropped where timm would {config['crop_mode']}"
+    return Preprocessing(geometry, tuple(config["mean"]), tuple(config["std"])), note
+
+
+def _is_installed(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))

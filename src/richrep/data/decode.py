@@ -1,0 +1,77 @@
+"""Encoded bytes -> RGB image; an image that cannot be decoded whole is an error with its name and position."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from richrep.errors import BadImageError
+
+
+def decode_image(data: bytes | memoryview, *, position: int, name: str) -> Image.Image:
+    """The first frame of the encoded image `data` as RGB, from any of Pillow's modes.
+
+    Transparency is dropped (the colour beneath it shows), EXIF orientation is not applied, 16-bit grey is scaled to
+    8 bits. The first two as torchvision's image folders do.
+
+    Args:
+        data: the encoded image, in any format Pillow reads.
+        position, name: where the image lies; for the error only.
+
+    Raises:
+        BadImageError: `data` is empty, truncated or corrupt, holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, or
+            values whose range is not known (32-bit integers, floats).
+        ValueError: another library switched Pillow's `LOAD_TRUNCATED_IMAGES` on, which would fill what is missing
+            with grey.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, which hides damaged images. Set it to False.")
+    if not data:
+        raise bad_image("is empty (0 bytes)", position=position, name=name)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_pixel_count(image)
+            return _to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever they stumble on: OSError, SyntaxError, struct.error …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image format that Pillow knows"
+        raise bad_image(f"cannot be decoded: {reason}", position=position, name=name) from error
+
+
+def bad_image(problem: str, *, position: int, name: str) -> BadImageError:
+    """The error for one image, e.g. 'image 17 (train.parquet row 17) cannot be decoded: …'."""
+    return BadImageError(f"image {position} ({name}) {problem}")
+
+
+def _check_pixel_count(image: Image.Image) -> None:
+    """Refuses what Pillow only warns about: a small file that claims to be a huge image."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels are more than the limit of {limit} against decompression bombs. "
+            "Raise PIL.Image.MAX_IMAGE_PIXELS if the image can be trusted."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # both hold 16 bits in an "I"
+        return _grey16_to_rgb(image)
+    if mode in ("I", "F"):
+        kind = "32-bit integers" if mode == "I" else "floats"
+        raise ValueError(f"its pixels are {kind} (mode {mode}), whose range is not known. Store it with 8 or 16 bits.")
+    if mode in ("P", "PA"):
+        image = image.convert("RGBA")  # straight to RGB Pillow warns about transparent palettes
+    return image.convert("RGB")
+
+
+def _grey16_to_rgb(image: Image.Image) -> Image.Image:
+    """0 … 65535 -> 0 … 255, rounded; Pillow's own conversion clips at 255."""
+    values = np.asarray(image).astype(np.uint32)
+    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,143 @@
+"""The only extraction loop: blocks of images through all networks that lack them, into their sinks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from richrep.backbones.backbone import Backbone
+from richrep.data.preprocessing import Geometry
+from richrep.data.split import Split
+from richrep.errors import FeatureError
+from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
+from richrep.features.forward import NormalizedBatch, check_shape, full_float32, made_ready, outputs
+from richrep.features.manifest import Request
+from richrep.features.progress import ProgressMeter
+from richrep.features.sink import BlockSink
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A wanted feature matrix and where it goes."""
+
+    request: Request
+    sink: BlockSink
+
+    @property
+    def network(self) -> tuple[object, ...]:
+        """Tasks of equal network share a forward pass."""
+        manifest = self.sink.manifest
+        return manifest.weights, manifest.structure, self.request.backbone.preprocessing
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How fast, never what: see `extract_features`."""
+
+    batch_size: int
+    device: torch.device
+    num_workers: int
+    on_bad_image: OnBadImage
+
+
+def fill_sinks(tasks: Sequence[Task], split: Split, options: LoopOptions, meter: ProgressMeter) -> None:
+    """Computes every block that the sink of a task lacks; an image is decoded once for all tasks that lack its block.
+
+    Raises:
+        BadImageError: an image cannot be decoded and `on_bad_image` is "stop".
+        FeatureError: a network gives another shape than it states, or a value that is not finite.
+    """
+    todo = _missing_blocks(tasks)
+    first = tasks[0].sink.manifest
+    missing_rows = sum(len(first.block_range(block)) for block in todo)
+    meter.found(images=len(split) - missing_rows, blocks=first.num_blocks - len(todo))
+    if not todo:
+        return
+    device = options.device
+    batches = decoded_batches(
+        split,
+        _plans(todo, options.batch_size),
+        num_workers=options.num_workers,
+        on_bad_image=options.on_bad_image,
+        pin_memory=device.type == "cuda",
+    )
+    backbones = [task.request.backbone for lacking in todo.values() for task in lacking]
+    with made_ready(backbones, device), full_float32(device), contextlib.closing(batches):
+        for block, lacking in todo.items():
+            count = -(-len(first.block_range(block)) // options.batch_size)
+            _fill_block(block, lacking, itertools.islice(batches, count), split, device, meter)
+
+
+def _missing_blocks(tasks: Sequence[Task]) -> dict[int, list[Task]]:
+    """For every block that some task lacks, in order, the tasks that lack it."""
+    todo: dict[int, list[Task]] = {}
+    for task in tasks:
+        for block in (~task.sink.done()).nonzero()[0]:
+            todo.setdefault(int(block), []).append(task)
+    return dict(sorted(todo.items()))
+
+
+def _plans(todo: dict[int, list[Task]], batch_size: int) -> Iterator[BatchPlan]:
+    """Batches start again at every block, so that values do not depend on where a killed run was resumed."""
+    for block, tasks in todo.items():
+        geometries: dict[Geometry, None] = {t.request.backbone.preprocessing.geometry: None for t in tasks}
+        rows = tasks[0].sink.manifest.block_range(block)
+        for start in range(0, len(rows), batch_size):
+            yield BatchPlan(rows[start : start + batch_size], tuple(geometries))
+
+
+def _fill_block(
+    block: int,
+    tasks: Sequence[Task],
+    batches: Iterator[PixelBatch],
+    split: Split,
+    device: torch.device,
+    meter: ProgressMeter,
+) -> None:
+    rows = tasks[0].sink.manifest.block_range(block)
+    # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
+    values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
+    skipped: dict[int, str] = {}
+    for batch in batches:
+        _forward_batch(batch, rows.start, values, device)
+        skipped |= batch.skipped
+        meter.add_images(len(batch.rows))
+    for task, features in values.items():
+        features[[row - rows.start for row in skipped]] = 0
+        _check_finite(features, rows, task, split)
+        task.sink.write_block(block, features.cpu(), skipped)
+    meter.add_block()
+
+
+def _forward_batch(batch: PixelBatch, first_row: int, values: dict[Task, torch.Tensor], device: torch.device) -> None:
+    """Runs every network once and puts what it gives into the rows of the batch."""
+    normalized = NormalizedBatch(batch.pixels, device)
+    start, stop = batch.rows.start - first_row, batch.rows.stop - first_row
+    for tasks in _by_network(list(values)):
+        backbone: Backbone = tasks[0].request.backbone
+        images = normalized.images(backbone.preprocessing)
+        for task, output in zip(tasks, outputs(backbone, [t.request.layer for t in tasks], images), strict=True):
+            check_shape(output, (len(batch.rows), task.request.dim), title=task.sink.manifest.title)
+            values[task][start:stop] = output
+
+
+def _by_network(tasks: Sequence[Task]) -> list[list[Task]]:
+    groups: dict[tuple[object, ...], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.network, []).append(task)
+    return list(groups.values())
+
+
+def _check_finite(features: torch.Tensor, rows: range, task: Task, split: Split) -> None:
+    finite = features.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        row = rows[int((~finite).nonzero()[0])]
+        raise FeatureError(
+            f"The {task.request.layer} of {task.request.backbone.name!r} ({task.request.backbone.address}) are not "
+            f"finite for image {row} of {split.dataset}/{split.part} ({split.image_name(row)}). "
+            "Check the checkpoint and the preprocessing stated for it."
+        )

@@ -1,0 +1,230 @@
+"""Backbones x split -> features, from the cache where they are already there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+import torch
+
+from richrep.backbones.backbone import Backbone
+from richrep.data.split import Split
+from richrep.errors import BadImageError, RichrepError
+from richrep.features.batches import OnBadImage
+from richrep.features.block_loop import LoopOptions, Task, fill_sinks
+from richrep.features.cache import FeatureCache
+from richrep.features.feature_set import Block, FeatureSet, SkippedImage
+from richrep.features.forward import choose_device
+from richrep.features.manifest import Layer, Manifest, Request, make_manifest
+from richrep.features.progress import ProgressCallback, ProgressMeter
+from richrep.features.sink import BlockSink, MemorySink
+
+logger = logging.getLogger(__name__)
+
+
+@overload
+def extract_features(
+    backbones: Backbone,
+    split: Split,
+    *,
+    cache: FeatureCache | None = ...,
+    layer: Layer = ...,
+    batch_size: int | None = ...,
+    device: str | torch.device | None = ...,
+    num_workers: int | None = ...,
+    on_bad_image: OnBadImage = ...,
+    progress: ProgressCallback | None = ...,
+) -> FeatureSet: ...
+
+
+@overload
+def extract_features(
+    backbones: Sequence[Backbone],
+    split: Split,
+    *,
+    cache: FeatureCache | None = ...,
+    layer: Layer = ...,
+    batch_size: int | None = ...,
+    device: str | torch.device | None = ...,
+    num_workers: int | None = ...,
+    on_bad_image: OnBadImage = ...,
+    progress: ProgressCallback | None = ...,
+) -> list[FeatureSet]: ...
+
+
+def extract_features(
+    backbones: Backbone | Sequence[Backbone],
+    split: Split,
+    *,
+    cache: FeatureCache | None = None,
+    layer: Layer = "features",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    num_workers: int | None = None,
+    on_bad_image: OnBadImage = "stop",
+    progress: ProgressCallback | None = None,
+) -> FeatureSet | list[FeatureSet]:
+    """Features of every image of `split`, in the order of the split, under one backbone or several.
+
+    Several backbones cost one pass over the images: each is decoded once, resized once for each geometry and normalised
+    once for each preprocessing; backbones of equal weights and preprocessing are computed once. The networks run in
+    evaluation mode, in float32; afterwards their modules are as they were (training flags, device, memory layout). So
+    `batch_size`, `device` and `num_workers` change speed, and values only by rounding.
+
+    Args:
+        backbones: one backbone, or several.
+        split: N labelled images.
+        cache: where finished blocks of rows are kept and looked for; None keeps them in memory only.
+        layer: "features", or "logits" of the backbone's own head (`extract_layers` gives both from one pass).
+        batch_size: images per forward pass; None chooses by device and image size.
+        device: where the networks run; None means CUDA when there is one, else the CPU.
+        num_workers: threads that decode images while the networks run; 0 decodes in between. None chooses.
+        on_bad_image: "stop" raises at the first image that cannot be decoded, "skip" leaves such images out and lists
+            them in `FeatureSet.skipped`.
+        progress: called after every batch and block, in this thread.
+
+    Returns:
+        For one backbone a FeatureSet: features (N, D) float32 on the CPU (mapped from disk with a cache), labels (N,)
+        int64. For several a list of them, in the same order.
+
+    Raises:
+        BadImageError: an image cannot be decoded, now or when a cached block was made, and `on_bad_image` is "stop".
+        FeatureError: a backbone gives another shape than it states, a value that is not finite, or has no such layer.
+        CacheError: the cache cannot be written.
+        RichrepError: the device is not there, or a number is out of range.
+    """
+    several = [backbones] if isinstance(backbones, Backbone) else list(backbones)
+    feature_sets = extract_layers(
+        [Request(backbone, layer) for backbone in several],
+        split,
+        cache=cache,
+        batch_size=batch_size,
+        device=device,
+        num_workers=num_workers,
+        on_bad_image=on_bad_image,
+        progress=progress,
+    )
+    return feature_sets[0] if isinstance(backbones, Backbone) else feature_sets
+
+
+def extract_layers(
+    requests: Sequence[Request],
+    split: Split,
+    *,
+    cache: FeatureCache | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    num_workers: int | None = None,
+    on_bad_image: OnBadImage = "stop",
+    progress: ProgressCallback | None = None,
+) -> list[FeatureSet]:
+    """As `extract_features`, for any mix of backbones and layers: one FeatureSet a request, in the same order.
+
+    Features and own-head logits of one backbone come from one forward pass:
+    ``extract_layers([Request(b), Request(b, "logits")], split)``.
+    """
+    if not requests:
+        raise RichrepError("Nothing to extract: give at least one backbone.")
+    options = _make_options(requests, batch_size, device, num_workers, on_bad_image)
+    # Hashing the images comes here: the key is part of the result, also without a cache.
+    block_rows = {} if cache is None else {"block_rows": cache.block_rows}
+    manifests = [make_manifest(request, split, **block_rows) for request in requests]
+    wanted: dict[str, tuple[Request, Manifest]] = {}
+    for request, manifest in zip(requests, manifests, strict=True):
+        wanted.setdefault(manifest.key, (request, manifest))  # equal requests are computed once
+    with _open_sinks([manifest for _, manifest in wanted.values()], cache) as sinks:
+        tasks = [Task(request, sinks[key]) for key, (request, _) in wanted.items()]
+        if on_bad_image == "stop":
+            _refuse_known_bad_images(tasks, split)
+        meter = ProgressMeter(progress, images=len(split), blocks=manifests[0].num_blocks)
+        fill_sinks(tasks, split, options, meter)
+        _warn_of_skipped_images(tasks, split)
+        return [_feature_set(request, sinks[m.key], split) for request, m in zip(requests, manifests, strict=True)]
+
+
+def _make_options(
+    requests: Sequence[Request],
+    batch_size: int | None,
+    device: str | torch.device | None,
+    num_workers: int | None,
+    on_bad_image: OnBadImage,
+) -> LoopOptions:
+    if on_bad_image not in ("stop", "skip"):
+        raise RichrepError(f"on_bad_image must be 'stop' or 'skip', got {on_bad_image!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise RichrepError(f"batch_size must be at least 1, got {batch_size}.")
+    if num_workers is not None and num_workers < 0:
+        raise RichrepError(f"num_workers must be at least 0, got {num_workers}.")
+    chosen = choose_device(device)
+    size_px = max(max(request.backbone.preprocessing.geometry.size_px) for request in requests)
+    options = LoopOptions(
+        batch_size=batch_size or default_batch_size(chosen, size_px),
+        device=chosen,
+        num_workers=default_num_workers(chosen) if num_workers is None else num_workers,
+        on_bad_image=on_bad_image,
+    )
+    logger.debug("Extracting with %s.", options)
+    return options
+
+
+def default_batch_size(device: torch.device, size_px: int) -> int:
+    """Images per forward pass: many for an accelerator; on the CPU few enough that activations stay near the cache."""
+    if device.type != "cpu":
+        return 256
+    return 64 if size_px <= 64 else 16
+
+
+def default_num_workers(device: torch.device) -> int:
+    """Decoding threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+@contextlib.contextmanager
+def _open_sinks(manifests: Sequence[Manifest], cache: FeatureCache | None) -> Iterator[dict[str, BlockSink]]:
+    if cache is None:
+        yield {manifest.key: MemorySink(manifest) for manifest in manifests}
+        return
+    with cache.open(manifests) as entries:
+        yield {entry.manifest.key: entry for entry in entries}
+
+
+def _refuse_known_bad_images(tasks: Sequence[Task], split: Split) -> None:
+    for task in tasks:
+        for row, reason in sorted(task.sink.skipped().items()):
+            raise BadImageError(
+                f"Image {row} of {split.dataset}/{split.part} ({split.image_name(row)}) could not be decoded by an "
+                f"earlier run: {reason} Repair or remove it, or leave such images out with --on-bad-image skip."
+            )
+
+
+def _warn_of_skipped_images(tasks: Sequence[Task], split: Split) -> None:
+    rows = sorted({row for task in tasks for row in task.sink.skipped()})
+    if rows:
+        names = ", ".join(split.image_name(row) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
+        logger.warning(
+            "%d images of %s/%s were skipped, they cannot be decoded: %s.", len(rows), split.dataset, split.part, names
+        )
+
+
+def _feature_set(request: Request, sink: BlockSink, split: Split) -> FeatureSet:
+    """The finished sink as a FeatureSet; costs a copy only where images were skipped."""
+    manifest, skipped = sink.manifest, sink.skipped()
+    features, labels = sink.features(), torch.from_numpy(split.labels.astype(np.int64))
+    if skipped:
+        kept = torch.ones(len(split), dtype=torch.bool)
+        kept[list(skipped)] = False
+        features, labels = features[kept], labels[kept]
+    return FeatureSet(
+        features=features,
+        labels=labels,
+        num_classes=split.num_classes,
+        blocks=(Block(request.backbone.name, 0, manifest.dim),),
+        key=manifest.key,
+        skipped=tuple(SkippedImage(row, split.image_name(row), skipped[row]) for row in sorted(skipped)),
+        images=manifest.images,
+    )

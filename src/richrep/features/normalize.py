@@ -1,0 +1,149 @@
+"""Normalisation of features before a linear head: fitted on training features only, a value that can be folded away.
+
+Members of a concatenation differ in scale, and an l2 penalty falls hardest on the small ones, so the choice decides
+whether CAT helps. All choices but `block-l2` only rescale columns, and fold into the weights of a linear head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from richrep.errors import unknown_name_message
+from richrep.features.feature_set import Block
+
+NORMALIZATIONS = {
+    "none": "features as they are",
+    "standard": "every column divided by its standard deviation",
+    "block-rms": "every backbone's columns divided by their root-mean-square over the training images",
+    "block-l2": "every image's features divided, backbone by backbone, by their l2 norm",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """A fitted normalisation: features (B, D) -> features (B, D) of the same type.
+
+    Attributes:
+        name: a key of NORMALIZATIONS.
+        scale: (D,) float64, what the columns are multiplied by; all ones for "none" and "block-l2".
+        blocks: the (start, stop) columns of each backbone.
+    """
+
+    name: str
+    scale: torch.Tensor
+    blocks: tuple[tuple[int, int], ...]
+
+    @property
+    def folds(self) -> bool:
+        """Whether it only rescales columns, so that a linear head can take it into its weights."""
+        return self.name != "block-l2"
+
+    def apply(self, features: torch.Tensor) -> torch.Tensor:
+        """Normalised copy of features (B, D); the same object when there is nothing to do."""
+        if self.name == "none":
+            return features
+        if self.folds:
+            return features * self.scale.to(features)
+        norms = [features[:, start:stop].norm(dim=1, keepdim=True) for start, stop in self.blocks]  # M x (B, 1)
+        floor = torch.finfo(features.dtype).tiny
+        return torch.cat(
+            [features[:, a:b] / norm.clamp(min=floor) for (a, b), norm in zip(self.blocks, norms, strict=True)], dim=1
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and spread of features (N, D), in float64.
+
+    Attributes:
+        mean: (D,).
+        gram: (D, D), (X - mean)ᵀ(X - mean)/N; None when only `variance` was asked for.
+        variance: (D,), with 1/N.
+        num_rows: N.
+    """
+
+    mean: torch.Tensor
+    gram: torch.Tensor | None
+    variance: torch.Tensor
+    num_rows: int
+
+
+def row_chunks(
+    features: torch.Tensor, rows: torch.Tensor | None, *, chunk_rows: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(offset, features (B, D)) over the given rows, or all; a chunk of all rows is a view."""
+    total = len(features) if rows is None else len(rows)
+    for start in range(0, total, chunk_rows):
+        stop = min(start + chunk_rows, total)
+        yield start, features[start:stop] if rows is None else features[rows[start:stop]]
+
+
+def moments(
+    features: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    *,
+    with_gram: bool,
+    normalization: Normalization | None = None,
+) -> Moments:
+    """Mean, variance and (with_gram) Gram matrix of features (N, D), or of some of their rows, in one pass in float64.
+
+    The sums are taken around the mean of the first rows, so a large common offset costs no digits.
+    """
+    total = len(features) if rows is None else len(rows)
+    dim = features.shape[1]
+    origin: torch.Tensor | None = None
+    first = torch.zeros(dim, dtype=torch.float64, device=features.device)
+    second = first.clone()
+    gram = torch.zeros(dim, dim, dtype=torch.float64, device=features.device) if with_gram else None
+    for _, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**22 // dim)):  # at most 32 MiB in float64
+        values = (normalization.apply(chunk) if normalization is not None else chunk).to(torch.float64)
+        if origin is None:
+            origin = values.mean(0)
+        values = values - origin
+        first += values.sum(0)
+        if gram is not None:
+            gram.addmm_(values.T, values)
+        else:
+            second += values.square().sum(0)
+    shift = first / total
+    if gram is not None:
+        gram.div_(total).sub_(torch.outer(shift, shift))
+        second = gram.diagonal().clone()
+    else:
+        second = second / total - shift.square()
+    mean = shift if origin is None else shift + origin
+    return Moments(mean=mean, gram=gram, variance=second.clamp_(min=0), num_rows=total)
+
+
+def fit_normalization(
+    name: str, stats: Moments, *, blocks: Sequence[Block] | None = None, dtype: torch.dtype = torch.float32
+) -> Normalization:
+    """The normalisation `name` for training features whose moments are `stats`.
+
+    Args:
+        blocks: which columns belong to which backbone; None means one block.
+        dtype: type of the features; a column whose spread is within its rounding counts as constant and is left alone.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Source: "standard" and per-row "l2" are t-ReX's features_norm (naver/trex). Differs: l2 and rms go by backbone.
+    """
+    if name not in NORMALIZATIONS:
+        raise ValueError(unknown_name_message("normalization", name, NORMALIZATIONS))
+    dim = len(stats.mean)
+    spans = tuple((b.start, b.stop) for b in blocks) if blocks else ((0, dim),)
+    scale = torch.ones_like(stats.mean)
+    if name == "standard":
+        std = stats.variance.sqrt()
+        constant = std <= 8 * torch.finfo(dtype).eps * stats.mean.abs()
+        scale = torch.where(constant, scale, 1 / std.masked_fill(constant, 1.0))
+    if name == "block-rms":
+        power = stats.variance + stats.mean.square()  # mean of x²
+        for start, stop in spans:
+            rms = power[start:stop].mean().sqrt()
+            scale[start:stop] = 1 / rms if rms > 0 else 1.0
+    return Normalization(name=name, scale=scale, blocks=spans)

@@ -1,0 +1,64 @@
+"""BlockSink: where finished blocks of features go, to memory here, to disk in entry.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from richrep.features.manifest import Manifest
+
+
+class BlockSink(Protocol):
+    """Takes blocks of rows, in any order, each whole; the block loop asks it what is already there."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the sink is for."""
+        ...
+
+    def done(self) -> np.ndarray:
+        """(number of blocks,) bool: which are there."""
+        ...
+
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+        """Keeps a block: features (rows of the block, D) float32 on the CPU, zero in the rows of skipped images.
+
+        `skipped` maps the row in the split of every image that could not be decoded to the reason.
+        """
+        ...
+
+    def features(self) -> torch.Tensor:
+        """(N, D) float32, once every block is there."""
+        ...
+
+    def skipped(self) -> dict[int, str]:
+        """Row and reason of every skipped image in the blocks that are there."""
+        ...
+
+
+class MemorySink:
+    """A BlockSink that lives and dies with the process."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._features = torch.empty(manifest.rows, manifest.dim)
+        self._done = np.zeros(manifest.num_blocks, dtype=bool)
+        self._skipped: dict[int, str] = {}
+
+    def done(self) -> np.ndarray:
+        return self._done.copy()
+
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+        rows = self.manifest.block_range(block)
+        self._features[rows.start : rows.stop] = features
+        self._skipped.update(skipped)
+        self._done[block] = True
+
+    def features(self) -> torch.Tensor:
+        return self._features
+
+    def skipped(self) -> dict[int, str]:
+        return dict(self._skipped)

@@ -1,0 +1,161 @@
+"""L-BFGS for a batch of independent smooth convex problems: one evaluation serves all that are still running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+# values (A,) float64 and gradients (A, P) of the problems `active` (A,) at `points` (A, P)
+Evaluate = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# the diagonals of their Hessians (A, P), > 0
+Curvature = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """Where the L problems ended.
+
+    Attributes:
+        points: (L, P).
+        values: (L,) float64.
+        iterations: (L,) int64, gradient evaluations at accepted points.
+        converged: (L,) bool; False where `max_iter` came first.
+    """
+
+    points: torch.Tensor
+    values: torch.Tensor
+    iterations: torch.Tensor
+    converged: torch.Tensor
+
+
+class _History:
+    """The last `size` steps and gradient changes of A problems, oldest first, and H·gradient by the two-loop recursion."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.diagonal: torch.Tensor | None = None  # (A, P), the Hessian's as last measured; None means the identity
+        self.steps: list[torch.Tensor] = []  # each (A, P)
+        self.changes: list[torch.Tensor] = []  # each (A, P)
+        self.inverse_curvatures: list[torch.Tensor] = []  # each (A, 1), 1/(s·y); 0 where the pair is not usable
+
+    def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
+        curvature = (step * change).sum(1, keepdim=True)
+        floor = torch.finfo(step.dtype).eps * step.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
+        usable = curvature > floor  # rounding can hide the positive curvature of a convex function
+        self.steps.append(step)
+        self.changes.append(change)
+        self.inverse_curvatures.append(torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0))
+        if len(self.steps) > self.size:
+            self.steps.pop(0), self.changes.pop(0), self.inverse_curvatures.pop(0)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        for name in ("steps", "changes", "inverse_curvatures"):
+            setattr(self, name, [tensor[rows] for tensor in getattr(self, name)])
+        if self.diagonal is not None:
+            self.diagonal = self.diagonal[rows]
+
+    def descent(self, gradients: torch.Tensor) -> torch.Tensor:
+        """-H·gradient (A, P)."""
+        direction = -gradients
+        pairs = list(zip(self.steps, self.changes, self.inverse_curvatures, strict=True))
+        weights = []
+        for step, change, inverse in reversed(pairs):
+            weight = inverse * (step * direction).sum(1, keepdim=True)
+            direction.addcmul_(change, weight, value=-1)
+            weights.append(weight)
+        if self.diagonal is not None:
+            direction.div_(self.diagonal)
+        if pairs:
+            _, change, inverse = pairs[-1]
+            scaled = change if self.diagonal is None else change / self.diagonal
+            power = inverse * (change * scaled).sum(1, keepdim=True)  # y·H0·y / s·y: H0 is this much too large
+            direction.div_(torch.where(power > 0, power, torch.ones_like(power)))
+        for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
+            direction.addcmul_(step, weight - inverse * (change * direction).sum(1, keepdim=True))
+        return direction
+
+
+def _backtrack(
+    evaluate: Evaluate,
+    active: torch.Tensor,
+    points: torch.Tensor,
+    values: torch.Tensor,
+    directions: torch.Tensor,
+    slopes: torch.Tensor,
+    *,
+    max_trials: int = 12,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Steps that satisfy Armijo's rule: (new points, values, gradients, accepted); only failing problems try again."""
+    new_points = points + directions
+    new_values, gradients = evaluate(active, new_points)
+    slack = 4 * torch.finfo(points.dtype).eps * values.abs()  # what rounding can add to a value
+    accepted = new_values <= values + 1e-4 * slopes + slack
+    lengths = torch.ones_like(values)
+    for _ in range(max_trials):
+        failing = (~accepted).nonzero().flatten()
+        if len(failing) == 0:
+            break
+        rise = (new_values - values)[failing] - lengths[failing] * slopes[failing]
+        best = -slopes[failing] * lengths[failing].square() / (2 * rise)  # minimum of the parabola through what we know
+        low, high = 0.1 * lengths[failing], 0.5 * lengths[failing]
+        lengths[failing] = torch.where(torch.isfinite(best), best.clamp(low, high), low)
+        trial = points[failing] + lengths[failing].to(points)[:, None] * directions[failing]
+        trial_values, trial_gradients = evaluate(active[failing], trial)
+        new_points[failing], new_values[failing], gradients[failing] = trial, trial_values, trial_gradients
+        enough = values[failing] + 1e-4 * lengths[failing] * slopes[failing] + slack[failing]
+        accepted[failing] = trial_values <= enough
+    return new_points, new_values, gradients, accepted
+
+
+def minimize_batch(
+    evaluate: Evaluate, curvature: Curvature, start: torch.Tensor, *, tol: float, max_iter: int, history: int = 10
+) -> Minimum:
+    """Minimises L convex problems from `start` (L, P), scaled so that their Hessians are at most the identity there.
+
+    After 10, 20, 40, 80, … iterations the Hessian's diagonal is measured anew and takes the identity's place: where
+    the bound has become loose (weak penalties, samples fitted almost perfectly) this saves most iterations.
+
+    A problem is finished when the decrease its quadratic model predicts and the decrease just made are both below
+    `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
+
+    Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 and 7.5. Differs: line search and
+    stopping by problem, finished problems leave the batch,
+    the initial matrix is the measured diagonal.
+    """
+    total = len(start)
+    points = start.clone()
+    iterations = torch.zeros(total, dtype=torch.int64)
+    converged = torch.zeros(total, dtype=torch.bool)
+    active = torch.arange(total, device=start.device)
+    current = points.clone()
+    values, gradients = evaluate(active, current)
+    best_values = values.clone()
+    memory = _History(history)
+    for iteration in range(max_iter):
+        if iteration >= 10 and (iteration // 10).bit_count() == 1 and iteration % 10 == 0:  # 10, 20, 40, 80, …
+            memory.diagonal = curvature(active, current)
+        directions = memory.descent(gradients)
+        slopes = (gradients * directions).sum(1).to(torch.float64)  # (A,), negative
+        new_points, new_values, new_gradients, accepted = _backtrack(
+            evaluate, active, current, values, directions, slopes
+        )
+        step, change = new_points - current, new_gradients - gradients
+        small = tol * new_values.abs()
+        done = accepted & (-slopes / 2 <= small) & (values - new_values <= small)
+        stalled = ~accepted
+        new_points[stalled], new_values[stalled] = current[stalled], values[stalled]
+        points[active], best_values[active] = new_points, new_values
+        iterations[active.cpu()] += 1
+        finished = done | stalled
+        converged[active[finished].cpu()] = True
+        memory.add(step, change)
+        current, values, gradients = new_points, new_values, new_gradients
+        if bool(finished.any()):
+            rows = (~finished).nonzero().flatten()
+            active, current, values, gradients = active[rows], current[rows], values[rows], gradients[rows]
+            memory.keep(rows)
+        if len(active) == 0:
+            break
+    return Minimum(points=points, values=best_values, iterations=iterations, converged=converged)

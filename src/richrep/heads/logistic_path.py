@@ -1,0 +1,243 @@
+"""Multinomial logistic regression for many penalties at once.
+
+Objective of one penalty: `(1/N) Σ cross-entropy + (l2/2)·‖W‖²`, bias unpenalised; scikit-learn's `C = 1/(N·l2)`.
+For two classes W is one row (the difference of the logits), as in scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from richrep.features.feature_set import Block
+from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
+from richrep.heads.coordinates import Coordinates, dual_coordinates, primal_coordinates, to_columns
+from richrep.heads.head import check_features, check_labels
+from richrep.heads.lbfgs import minimize_batch
+from richrep.heads.softmax import cross_entropy_and_residual_
+
+_STATE_BYTES = 2**26  # what the optimiser's history may take; more penalties than fit run one group after another
+_LOGITS_PER_CHUNK = 2**19  # logits held at once
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticPath:
+    """One head for each of L penalties, on the same normalised features.
+
+    Attributes:
+        l2s: (L,) float64.
+        weights: (L, K, D) on the features as they came, unless `normalization` does not fold: then on its output.
+        biases: (L, K); -inf for a class without a training row.
+        objectives: (L,) float64, the objective above at the solution.
+        iterations: (L,) int64.
+        converged: (L,) bool.
+        normalization: fitted on the training rows.
+    """
+
+    l2s: torch.Tensor
+    weights: torch.Tensor
+    biases: torch.Tensor
+    objectives: torch.Tensor
+    iterations: torch.Tensor
+    converged: torch.Tensor
+    normalization: Normalization
+
+    def logits(self, features: torch.Tensor, index: int) -> torch.Tensor:
+        """Scores (N, K) of features (N, D) under penalty `index`."""
+        values = features if self.normalization.folds else self.normalization.apply(features)
+        return torch.addmm(self.biases[index], values.to(self.weights), self.weights[index].T)
+
+
+class _Objective:
+    """Values and gradients in the scaled coordinates; parameters (A, K, r + 1), the last one the bias."""
+
+    def __init__(self, rows: torch.Tensor, labels: torch.Tensor, scales: torch.Tensor, penalties: torch.Tensor) -> None:
+        self.rows, self.labels = rows, labels
+        self.scales = scales  # (L, r): weight = scale · parameter
+        self.penalties = penalties  # (L,) float64
+        self.num_classes = int(labels.max()) + 1
+
+    def unpack(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (A, K, r) and biases (A, K, 1); the bias has Hessian at most ½, hence the factor √2."""
+        shaped = points.view(len(points), self.num_classes, -1)
+        return shaped[..., :-1] * self.scales[active][:, None], shaped[..., -1:] * 2**0.5
+
+    def curvature(self, active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Diagonal of the Hessian (A, K·(r + 1)): mean of p(1 - p)z² over the rows, plus the penalty."""
+        weights, biases = self.unpack(active, points)
+        count, classes, rank = weights.shape
+        flat, flat_biases = weights.reshape(-1, rank), biases.reshape(-1, 1)
+        total = torch.zeros_like(flat)
+        bias_total = torch.zeros_like(flat_biases)
+        step = max(64, _LOGITS_PER_CHUNK // len(flat))
+        for start in range(0, len(self.rows), step):
+            chunk = self.rows[start : start + step]
+            logits = torch.addmm(flat_biases, flat, chunk.T).view(count, classes, -1)
+            probs = logits.softmax(1).view(len(flat), -1)
+            spread = probs.mul_(1 - probs)  # (A·K, B)
+            total.addmm_(spread, chunk.square())
+            bias_total += spread.sum(1, keepdim=True)
+        squares = self.scales[active].square()[:, None]  # (A, 1, r)
+        penalty = self.penalties[active].to(weights)[:, None, None]
+        diagonal = (total.view_as(weights) / len(self.rows) + penalty) * squares
+        bias_diagonal = bias_total.view(count, classes, 1) * (2 / len(self.rows))
+        floor = torch.finfo(points.dtype).eps
+        return torch.cat([diagonal, bias_diagonal], dim=2).clamp_(min=floor).view(count, -1)
+
+    def __call__(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights, biases = self.unpack(active, points)
+        count, classes, rank = weights.shape
+        flat = weights.reshape(-1, rank)  # (A·K, r)
+        flat_biases = biases.reshape(-1, 1)
+        losses = torch.zeros(count, dtype=torch.float64, device=points.device)
+        gradients = torch.zeros(count, classes, rank + 1, dtype=points.dtype, device=points.device)
+        slope, bias_slope = torch.zeros_like(flat), torch.zeros_like(flat_biases)
+        step = max(64, _LOGITS_PER_CHUNK // len(flat))
+        for start in range(0, len(self.rows), step):
+            chunk = self.rows[start : start + step]  # (B, r)
+            logits = torch.addmm(flat_biases, flat, chunk.T)  # (A·K, B)
+            losses += cross_entropy_and_residual_(
+                logits.view(count, classes, -1), self.labels[start : start + step]
+            ).sum(1, dtype=torch.float64)
+            slope.addmm_(logits, chunk)
+            bias_slope += logits.sum(1, keepdim=True)
+        total, l2 = len(self.rows), self.penalties[active]
+        values = losses / total + l2 / 2 * weights.square().sum((1, 2), dtype=torch.float64)
+        shaped = slope.view_as(weights).div_(total).add_(l2.to(weights)[:, None, None] * weights)
+        gradients[..., :-1] = shaped * self.scales[active][:, None]
+        gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5
+        return values, gradients.view(count, -1)
+
+
+def _solve(
+    coordinates: Coordinates, labels: torch.Tensor, penalties: torch.Tensor, *, tol: float, max_iter: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(weights (L, K, r), biases (L, K), objectives, iterations, converged) of all penalties, by groups that fit."""
+    dtype = coordinates.rows.dtype
+    spectrum = coordinates.spectrum
+    scales = (spectrum / 2 + penalties[:, None]).rsqrt().to(dtype)  # (L, r)
+    objective = _Objective(coordinates.rows, labels, scales, penalties)
+    classes = objective.num_classes
+    start = torch.zeros(len(penalties), classes, len(spectrum) + 1, dtype=dtype, device=labels.device)
+    start[..., -1] = torch.bincount(labels).to(dtype).div(len(labels)).log() / 2**0.5  # the best bias when W = 0
+    size = start[0].numel()
+    history = 10
+    group = max(1, _STATE_BYTES // ((2 * history + 6) * size * start.element_size()))
+    parts = []
+    for first in range(0, len(penalties), group):
+        chosen = torch.arange(first, min(first + group, len(penalties)), device=labels.device)
+
+        def evaluate(
+            active: torch.Tensor, points: torch.Tensor, chosen: torch.Tensor = chosen
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return objective(chosen[active], points)
+
+        def curvature(active: torch.Tensor, points: torch.Tensor, chosen: torch.Tensor = chosen) -> torch.Tensor:
+            return objective.curvature(chosen[active], points)
+
+        found = minimize_batch(
+            evaluate, curvature, start[chosen].view(len(chosen), -1), tol=tol, max_iter=max_iter, history=history
+        )
+        weights, biases = objective.unpack(chosen, found.points)
+        parts.append((weights, biases.squeeze(-1), found.values, found.iterations, found.converged))
+    weights, biases, values, iterations, converged = (torch.cat(p) for p in zip(*parts, strict=True))
+    return weights, biases, values, iterations, converged
+
+
+def fit_logistic_path(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    num_classes: int,
+    l2s: Sequence[float],
+    normalization: str = "none",
+    blocks: Sequence[Block] | None = None,
+    rows: torch.Tensor | None = None,
+    raw_moments: Moments | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 500,
+) -> LogisticPath:
+    """One logistic head for each penalty in `l2s`, fitted together.
+
+    Args:
+        features: (N, D) floating point; float64 is computed in float64, everything else in float32.
+        labels: (N,) int64 in [0, K); a class may be absent: its probability is then 0.
+        num_classes: K, at least 2.
+        l2s: L penalties, each > 0.
+        normalization: a key of NORMALIZATIONS, fitted on the rows used.
+        blocks: which columns belong to which backbone, for the normalisations that go by backbone.
+        rows: the rows to fit on; None means all. Nothing is copied by choosing rows.
+        raw_moments: moments of the unnormalised rows with their Gram matrix, when the caller has them (N >= D).
+        tol: relative decrease of the objective below which a penalty is finished.
+        max_iter: iterations after which a penalty is given up as not converged.
+
+    Raises:
+        FeatureError: features of the wrong shape, or not finite.
+        ValueError: labels out of range, fewer than two classes present, a penalty that is not > 0.
+
+    Source: Böhning, Multinomial logistic regression algorithm, 1992 (the bound); the rest is ours.
+    """
+    penalties = torch.as_tensor(l2s, dtype=torch.float64, device=features.device)
+    if penalties.ndim != 1 or len(penalties) == 0 or not bool((penalties > 0).all()):
+        raise ValueError(f"l2 must be > 0 for every penalty, got {list(l2s)}.")
+    check_features(features)
+    check_labels(labels, num_rows=len(features), num_classes=num_classes)
+    used = labels if rows is None else labels[rows]
+    present, dense = torch.unique(used, return_inverse=True)
+    if len(present) < 2:
+        raise ValueError(f"fitting needs at least two classes, got {len(present)} among {len(used)} training rows.")
+    if features.dtype not in (torch.float32, torch.float64):
+        features = features.to(torch.float32)
+
+    if num_classes == 2:
+        penalties = penalties * 2  # (l2/2)‖w‖² of the difference w is l2·‖W‖² of the two symmetric rows
+    threshold = 1e-3 * float(penalties.min())
+    fitted, coordinates = _coordinates(
+        features, rows, normalization, blocks, threshold=threshold, raw_moments=raw_moments
+    )
+    weights, biases, values, iterations, converged = _solve(coordinates, dense, penalties, tol=tol, max_iter=max_iter)
+    count, classes, rank = weights.shape
+    columns = to_columns(coordinates, weights.reshape(-1, rank), features, rows, fitted)  # (L·K', D)
+    offsets = biases.reshape(-1).to(torch.float64) - columns @ coordinates.mean
+    if fitted.folds:
+        columns = columns * fitted.scale
+    all_weights = torch.zeros(count, num_classes, features.shape[1], dtype=features.dtype, device=features.device)
+    all_biases = torch.full((count, num_classes), -torch.inf, dtype=features.dtype, device=features.device)
+    all_weights[:, present] = columns.view(count, classes, -1).to(features.dtype)
+    all_biases[:, present] = offsets.view(count, classes).to(features.dtype)
+    return LogisticPath(
+        l2s=torch.as_tensor(l2s, dtype=torch.float64),
+        weights=all_weights,
+        biases=all_biases,
+        objectives=values.cpu(),
+        iterations=iterations,
+        converged=converged,
+        normalization=fitted,
+    )
+
+
+def _coordinates(
+    features: torch.Tensor,
+    rows: torch.Tensor | None,
+    normalization: str,
+    blocks: Sequence[Block] | None,
+    *,
+    threshold: float,
+    raw_moments: Moments | None,
+) -> tuple[Normalization, Coordinates]:
+    """The fitted normalisation and the coordinates, by columns or by samples, whichever are fewer."""
+    total = len(features) if rows is None else len(rows)
+    is_primal = total >= features.shape[1]
+    raw = raw_moments or moments(features, rows, with_gram=is_primal)
+    fitted = fit_normalization(normalization, raw, blocks=blocks, dtype=features.dtype)
+    if not is_primal:
+        return fitted, dual_coordinates(features, rows, normalization=fitted, threshold=threshold)
+    if fitted.folds:
+        assert raw.gram is not None
+        scaled = raw.gram * torch.outer(fitted.scale, fitted.scale)
+        stats = Moments(raw.mean * fitted.scale, scaled, scaled.diagonal(), raw.num_rows)
+    else:
+        stats = moments(features, rows, with_gram=True, normalization=fitted)
+    return fitted, primal_coordinates(features, rows, stats=stats, normalization=fitted, threshold=threshold)

@@ -1,0 +1,263 @@
+"""Tables: records -> rows of plain data. Scores stay fractions; a cell that was not measured is None."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from richrep.evaluation.record import BackboneFacts, Record
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One record of one run. Accuracies, intervals and gains are fractions; times are seconds.
+
+    Attributes:
+        gain: test accuracy minus that of `best_member`, with its paired 95 % interval; only for a concatenation.
+    """
+
+    representation: str
+    dataset: str | None = None
+    kind: str | None = None
+    protocol: str | None = None
+    seed: int | None = None
+    num_train: int | None = None
+    num_val: int | None = None
+    num_test: int | None = None
+    feature_dim: int | None = None
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    test_accuracy_low: float | None = None
+    test_accuracy_high: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    best_member: str | None = None
+    l2: float | None = None
+    normalization: str | None = None
+    extract_s: float | None = None
+    select_s: float | None = None
+    fit_s: float | None = None
+    record_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """All seeds of one (representation, data set, protocol, kind): means, and sample standard deviations from two on.
+
+    Attributes:
+        variant: what tells this row from another of the same representation, data set, sizes, kind and protocol, e.g.
+            "resnet20@12fca82f" (the weights) or "val_fraction=0.1"; "" when nothing needs telling apart.
+        seeds: the seeds averaged, e.g. "0 1 2".
+        test_accuracy_low, test_accuracy_high: 95 % interval over test images; only where num_seeds is 1.
+    """
+
+    representation: str
+    variant: str
+    dataset: str
+    kind: str
+    protocol: str
+    num_train: int
+    num_val: int
+    num_test: int
+    feature_dim: int
+    num_seeds: int
+    seeds: str
+    val_accuracy: float | None
+    val_accuracy_std: float | None
+    test_accuracy: float | None
+    test_accuracy_std: float | None
+    test_accuracy_low: float | None
+    test_accuracy_high: float | None
+    test_mean_per_class_accuracy: float | None
+    gain: float | None
+    gain_std: float | None
+    record_ids: str
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """Rows in the order measured; notes are sentences a reader of the rows must know."""
+
+    rows: tuple[ProbeRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """Rows by data set, kind and protocol, the best test accuracy first; notes as in ProbeTable."""
+
+    rows: tuple[ResultRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+def make_probe_table(records: Iterable[Record], *, failures: Mapping[str, str] | None = None) -> ProbeTable:
+    """One row per record, in the given order.
+
+    Args:
+        failures: representation -> reason, for those that were asked for and gave no record; each becomes an empty
+            row and a note.
+    """
+    failures = failures or {}
+    rows = [_probe_row(record) for record in records] + [ProbeRow(representation=name) for name in failures]
+    notes = [f"{name} was not measured: {reason}" for name, reason in failures.items()]
+    return ProbeTable(tuple(rows), tuple(notes))
+
+
+def make_results_table(records: Iterable[Record]) -> ResultsTable:
+    """One row per representation (the very same weights), data set, protocol and kind; seeds become mean and spread.
+
+    Two records are seeds of one row when representation, backbones (sha256; the address for `random/NAME`, whose
+    weights are drawn from the seed), data set address and sizes, protocol with all its options and kind agree. A seed
+    measured more than once counts once, with its newest record; a note says how many were set aside.
+    """
+    groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.id):
+        groups[_identity(record)].append(record)
+    seeds = [list({record.seed: record for record in group}.values()) for group in groups.values()]  # the newest wins
+    num_repeated = sum(map(len, groups.values())) - sum(map(len, seeds))
+    variants = _variants([group[0] for group in seeds])
+    rows = [_result_row(group, variant) for group, variant in zip(seeds, variants, strict=True)]
+    rows.sort(key=lambda row: (row.dataset, row.kind, row.protocol, -(row.test_accuracy or 0.0), row.representation))
+    what = (
+        "older record of a seed measured again was"
+        if num_repeated == 1
+        else "older records of seeds measured again were"
+    )
+    notes = [f"{num_repeated} {what} left out."] if num_repeated else []
+    return ResultsTable(tuple(rows), tuple(notes))
+
+
+def _probe_row(record: Record) -> ProbeRow:
+    test_low, test_high = record.interval("test", "accuracy") or (None, None)
+    gain_low, gain_high = record.interval("test", "gain_over_best_member") or (None, None)
+    best_member = record.metrics.get("test", {}).get("best_member")
+    l2 = record.hyperparameters.get("l2")
+    normalization = record.hyperparameters.get("normalization")
+    return ProbeRow(
+        representation=record.representation,
+        dataset=record.dataset.name,
+        kind=record.kind,
+        protocol=record.protocol_name,
+        seed=record.seed,
+        num_train=record.dataset.num_train,
+        num_val=record.dataset.num_val,
+        num_test=record.dataset.num_test,
+        feature_dim=record.feature_dim,
+        val_accuracy=record.score("val", "accuracy"),
+        test_accuracy=record.score("test", "accuracy"),
+        test_accuracy_low=test_low,
+        test_accuracy_high=test_high,
+        gain=record.score("test", "gain_over_best_member"),
+        gain_low=gain_low,
+        gain_high=gain_high,
+        best_member=best_member if isinstance(best_member, str) else None,
+        l2=float(l2) if isinstance(l2, int | float) else None,
+        normalization=normalization if isinstance(normalization, str) else None,
+        extract_s=record.elapsed_s.get("extract"),
+        select_s=record.elapsed_s.get("select"),
+        fit_s=record.elapsed_s.get("fit"),
+        record_id=record.id,
+    )
+
+
+def _result_row(group: Sequence[Record], variant: str) -> ResultRow:
+    group = sorted(group, key=lambda record: record.seed)
+    first = group[0]
+    val_mean, val_std = _mean_and_std([record.score("val", "accuracy") for record in group])
+    test_mean, test_std = _mean_and_std([record.score("test", "accuracy") for record in group])
+    per_class, _ = _mean_and_std([record.score("test", "mean_per_class_accuracy") for record in group])
+    gain, gain_std = _mean_and_std([record.score("test", "gain_over_best_member") for record in group])
+    own_interval = first.interval("test", "accuracy") if len(group) == 1 else None
+    low, high = own_interval or (None, None)
+    return ResultRow(
+        representation=first.representation,
+        variant=variant,
+        dataset=first.dataset.name,
+        kind=first.kind,
+        protocol=first.protocol_name,
+        num_train=first.dataset.num_train,
+        num_val=first.dataset.num_val,
+        num_test=first.dataset.num_test,
+        feature_dim=first.feature_dim,
+        num_seeds=len(group),
+        seeds=" ".join(str(record.seed) for record in group),
+        val_accuracy=val_mean,
+        val_accuracy_std=val_std,
+        test_accuracy=test_mean,
+        test_accuracy_std=test_std,
+        test_accuracy_low=low,
+        test_accuracy_high=high,
+        test_mean_per_class_accuracy=per_class,
+        gain=gain,
+        gain_std=gain_std,
+        record_ids=" ".join(record.id for record in group),
+    )
+
+
+def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation; both None when a seed lacks the value, the second for a single seed."""
+    measured = [value for value in values if value is not None]
+    if not measured or len(measured) < len(values):
+        return None, None
+    return statistics.fmean(measured), statistics.stdev(measured) if len(measured) > 1 else None
+
+
+def _backbone_identity(backbone: BackboneFacts) -> str:
+    return backbone.address if backbone.address.startswith("random/") else backbone.sha256
+
+
+def _protocol_options(record: Record) -> dict[str, str]:
+    return {key: str(value) for key, value in sorted(record.protocol.items()) if key != "seed"}
+
+
+def _label(record: Record) -> tuple[object, ...]:
+    """What a printed row shows of its origin."""
+    data = record.dataset
+    sizes = (data.num_train, data.num_val, data.num_test)
+    return record.representation, data.name, *sizes, record.kind, record.protocol_name
+
+
+def _identity(record: Record) -> tuple[object, ...]:
+    """What records must share to be seeds of one row."""
+    members = tuple(_backbone_identity(backbone) for backbone in record.backbones)
+    return (
+        *_label(record),
+        members,
+        record.dataset.address,
+        record.dataset.num_classes,
+        *_protocol_options(record).items(),
+    )
+
+
+def _variants(firsts: Sequence[Record]) -> list[str]:
+    """For the first record of every row, the facts that tell the row from those with the same label; mostly ""."""
+    alike: dict[tuple[object, ...], list[dict[str, str]]] = defaultdict(list)
+    for record in firsts:
+        alike[_label(record)].append(_telling_facts(record))
+    variants = []
+    for record in firsts:
+        others = alike[_label(record)]
+        facts = _telling_facts(record).items()
+        variants.append(", ".join(_short(fact) for key, fact in facts if len({other.get(key) for other in others}) > 1))
+    return variants
+
+
+def _telling_facts(record: Record) -> dict[str, str]:
+    """What `_identity` holds beyond `_label`, as text for people."""
+    facts = {
+        f"backbone {position}": f"{backbone.name}@{_backbone_identity(backbone)}"
+        for position, backbone in enumerate(record.backbones)
+    }
+    facts |= {f"option {key}": f"{key}={value}" for key, value in _protocol_options(record).items()}
+    return facts | {"address": record.dataset.address, "classes": f"{record.dataset.num_classes} classes"}
+
+
+def _short(fact: str) -> str:
+    """A checksum by its first 8 digits; anything else by its first 40 characters."""
+    name, at, checksum = fact.rpartition("@")
+    if at and len(checksum) == 64:
+        return f"{name}@{checksum[:8]}"
+    return fact if len(fact) <= 40 else f"{fact[:39]}…"
