@@ -23,4 +23,6 @@ def default_cache_root() -> Path:
 
 def is_offline() -> bool:
     """Whether `$RICHREP_OFFLINE` or `$HF_HUB_OFFLINE` forbids the network."""
-    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("RICHREP_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(
+        os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("RICHREP_OFFLINE", "HF_HUB_OFFLINE")
+    )

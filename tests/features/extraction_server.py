@@ -1,8 +1,9 @@
 """Runs extractions in processes of their own, for the tests that kill them or let them compete.
 
 Imports torch once, then forks: one request on stdin (a JSON list of jobs) runs its jobs at the same time and gives one
-line on stdout (a JSON list of results). A job: {"root", "names", "size", "delay_s", "kill_after_s"?, "file_limit"?}.
-A result: {"signal", "decoded", "error"}.
+line on stdout (a JSON list of results). A job: {"root", "names", "size", "delay_s"}, and it may have "bad" positions, a
+"file_limit" in bytes, "kill_after_s", and "wait_for_entry": begin when another job has made one. A result: {"signal",
+"decoded", "error"}.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 import torch
 from conftest import make_backbone, make_split
@@ -26,6 +28,8 @@ BLOCK_ROWS = 4
 
 def extract(job: dict) -> dict:
     torch.set_num_threads(1)
+    while "wait_for_entry" in job and not list(Path(job["root"]).glob("??/*/manifest.json")):
+        time.sleep(0.005)
     if "file_limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], job["file_limit"]))
     split = make_split(job["size"], delay_s=job["delay_s"])

@@ -86,9 +86,9 @@ def test_processes_that_want_overlapping_entries_in_another_order_both_finish(ru
 
 
 def test_a_lock_dies_with_its_process(run: Run, tmp_path: Path) -> None:
-    slow = {"root": str(tmp_path), "delay_s": 0.05, "kill_after_s": 0.5}
-    killed, other = run(slow, {"root": str(tmp_path)})
-    assert killed["signal"] == 9 and other["error"] == ""
+    holder = {"root": str(tmp_path), "delay_s": 0.05, "kill_after_s": 0.5}  # 2 s of work
+    killed, other = run(holder, {"root": str(tmp_path), "wait_for_entry": True})
+    assert killed["signal"] == 9 and other["error"] == "" and other["decoded"] > 0
     assert FeatureCache(tmp_path, block_rows=BLOCK_ROWS).entries()[0].complete
 
 

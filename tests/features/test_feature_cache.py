@@ -222,7 +222,7 @@ def test_a_skipped_list_left_by_a_killed_run_goes_when_the_image_can_be_decoded(
 # Damage
 
 
-def damage_nothing(folder: Path) -> None:
+def damage_by_no_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
 
@@ -239,24 +239,29 @@ def damage_size(folder: Path) -> None:
         file.truncate(20)
 
 
+def damage_skipped(folder: Path) -> None:
+    (folder / "skipped-00000000.json").write_text('[{"row": 2')
+
+
 def damage_table(folder: Path) -> None:
     (folder / "blocks.bin").unlink()
 
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_nothing, damage_manifest, damage_future_manifest, damage_size, damage_table],
+    [damage_by_no_manifest, damage_manifest, damage_future_manifest, damage_size, damage_table, damage_skipped],
     ids=lambda d: d.__name__,
 )
 def test_an_entry_whose_files_are_damaged_is_rebuilt(tiny, cache, caplog, damage) -> None:
     split, backbone = tiny.make_split(9), tiny.make_backbone()
-    extract_features(backbone, split, cache=cache)
+    split.images.bad = {2}
+    extract_features(backbone, split, cache=cache, on_bad_image="skip")
     expected = contents(cache.root)
     folder = only_folder(cache)
     damage(folder)
     (broken,) = cache.entries()
     assert broken.key == folder.name and broken.problem and not broken.complete
-    extract_features(backbone, split, cache=cache)
+    extract_features(backbone, split, cache=cache, on_bad_image="skip")
     assert contents(cache.root) == expected
     assert "Rebuilding the cache entry" in caplog.text
 
@@ -281,6 +286,14 @@ def test_features_already_loaded_survive_the_clearing_of_the_cache(tiny, cache) 
     features = extract_features(backbone, split, cache=cache)
     cache.clear()
     assert torch.equal(features.features, extract_features(backbone, split, cache=FeatureCache(cache.root)).features)
+
+
+def test_a_complete_entry_cleared_while_another_is_computed_is_still_given(tiny, cache) -> None:
+    split, old, new = tiny.make_split(9), tiny.make_backbone(), tiny.make_backbone(seed=1)
+    key = extract_features(old, split, cache=cache).key
+    both = extract_features([old, new], split, cache=cache, progress=lambda _: cache.clear(key))
+    assert [info.key for info in cache.entries()] == [both[1].key]
+    torch.testing.assert_close(both[0].features, extract_features(old, split).features)
 
 
 # Listing and clearing

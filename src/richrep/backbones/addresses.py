@@ -61,7 +61,7 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
     scheme, _, name = address.partition("/")
     if name and scheme in _SCHEMES:
         return _SCHEMES[scheme](name, seed)
-    if _looks_like_a_path(path):
+    if _looks_like_a_path(address):
         raise CheckpointError(f"No such checkpoint file: {path.absolute()}. Check the path.")
     raise AddressError(_unknown_address(address, path))
 
@@ -99,9 +99,11 @@ _SCHEMES: dict[str, Callable[[str, int], Backbone]] = {
 }
 
 
-def _looks_like_a_path(path: Path) -> bool:
-    """Whether the user will have meant a file: it has a suffix of checkpoints, or lies in a folder that exists."""
-    return path.suffix.lower() in _SUFFIXES or path.is_absolute() or (len(path.parts) > 1 and path.parent.is_dir())
+def _looks_like_a_path(address: str) -> bool:
+    """Whether the user will have meant a file: it starts or ends like one, or names a folder that exists."""
+    path = Path(address).expanduser()
+    starts_like_one = address.startswith((".", "~", "/")) or path.is_absolute()
+    return starts_like_one or path.suffix.lower() in _SUFFIXES or (len(path.parts) > 1 and path.parent.is_dir())
 
 
 def _unknown_address(address: str, path: Path) -> str:

@@ -60,15 +60,24 @@ class Backbone:
         hidden = self.trunk(images)
         return self.pool(hidden), self.head(hidden)
 
+    def _network_parameters(self) -> list[torch.Tensor]:
+        heads = [] if self.head is None else list(self.head.parameters())
+        return [*self.trunk.parameters(), *heads]
+
     @property
     def parameters(self) -> int:
-        """Number of parameters of the trunk (the head does not count)."""
+        """Number of parameters of the network as the checkpoint holds it: trunk, and head where there is one."""
+        return sum(p.numel() for p in self._network_parameters())
+
+    @property
+    def trunk_parameters(self) -> int:
+        """Number of parameters of the trunk: what the features cost."""
         return sum(p.numel() for p in self.trunk.parameters())
 
     @property
     def sparsity(self) -> float:
-        """Fraction of exact zeros among the trunk's weights of two or more dimensions (conv and linear), in [0, 1]."""
-        weights = [p for p in self.trunk.parameters() if p.ndim >= 2]
+        """Fraction of exact zeros among the network's weights of two or more dimensions (conv, linear), in [0, 1]."""
+        weights = [p for p in self._network_parameters() if p.ndim >= 2]
         total = sum(w.numel() for w in weights)
         return sum(int((w == 0).sum()) for w in weights) / total if total else 0.0
 

@@ -17,6 +17,7 @@ from richrep.errors import CheckpointError
 from richrep.paths import is_offline
 
 _TIMEOUT_S = 20  # of one network operation; a dead network must not hang a run
+_HUB_TIMEOUT_S = 10  # the same at Hugging Face, whose client tries six times
 _CHUNK_BYTES = 1 << 20
 _HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 
@@ -61,7 +62,7 @@ def fetch_from_hugging_face(repo: str, filename: str | None, *, what: str) -> Pa
         raise _not_cached(what, advice)
     for name in filenames:
         try:
-            return Path(hf_hub_download(repo, name, revision=revision or None, etag_timeout=_TIMEOUT_S))
+            return Path(hf_hub_download(repo, name, revision=revision or None, etag_timeout=_HUB_TIMEOUT_S))
         except LocalEntryNotFoundError as error:
             raise _not_fetched(what, f"https://huggingface.co/{repo}", error, advice) from None
         except EntryNotFoundError:

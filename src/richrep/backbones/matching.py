@@ -109,18 +109,27 @@ def load_exactly(network: nn.Module, tensors: Mapping[str, torch.Tensor], *, wha
     }
     counters = expected.keys() - copies.keys()  # batch counters that the file lacks start from 0, as in a new network
     copies |= {name: torch.zeros(expected[name].shape, dtype=expected[name].dtype) for name in counters}
-    network.load_state_dict(copies, strict=True, assign=True)
+    expected.update(copies)  # keeps the versions of the modules' own formats, which some modules look at
+    network.load_state_dict(expected, strict=True, assign=True)
     return comparison
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], *, what: str) -> None:
     """Raises CheckpointError naming every tensor with NaN or infinite values."""
-    bad = [name for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
     if bad:
         raise CheckpointError(
             f"{what}: {len(bad)} tensors hold values that are not finite (NaN or inf): {_listed(bad)}. "
             "The file is damaged or its training diverged; use another one."
         )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether every value is finite: one pass and no copy, as NaN and infinities survive in the extremes."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def describe_ignored(names: Iterable[str]) -> str:

@@ -99,5 +99,7 @@ def _converted_by_timm(full_name: str, tensors: Mapping[str, torch.Tensor]) -> d
         with constant_weights():
             model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
     except (RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"timm cannot load its own weights of {full_name}: {error}") from None
+        raise CheckpointError(
+            f"timm cannot load its own weights of {full_name}: {' '.join(str(error).split())}"
+        ) from None
     return dict(model.state_dict())

@@ -1,0 +1,1 @@
+"""Scores: metrics, selection on val, the protocols that tie them together, and the record of every number."""

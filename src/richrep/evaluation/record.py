@@ -63,7 +63,7 @@ class BackboneFacts(_Part):
 
     Attributes:
         address: as the user typed it; name: short, for tables.
-        parameters: of the trunk, the head not counted.
+        parameters: of the whole network as the file holds it, its head included.
         sparsity: fraction of exact zeros among the conv and linear weights, in [0, 1].
         sha256: of the checkpoint file, or of the weights when there is no file (hex).
         preprocessing: one line for people.

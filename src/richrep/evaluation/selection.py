@@ -86,9 +86,9 @@ def select_logistic(
         normalizations: keys of NORMALIZATIONS.
 
     Raises:
-        ValueError: no val rows, or train and val overlap.
+        ValueError: no train or no val rows, or train and val overlap.
     """
-    if len(val_rows) == 0 or np.intersect1d(train_rows, val_rows).size:
+    if min(len(train_rows), len(val_rows)) == 0 or np.intersect1d(train_rows, val_rows).size:
         raise ValueError(
             f"selection needs disjoint train and val rows, got {len(train_rows)} and {len(val_rows)} "
             f"with {np.intersect1d(train_rows, val_rows).size} in both."

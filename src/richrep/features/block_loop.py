@@ -65,7 +65,7 @@ def fill_sinks(tasks: Sequence[Task], split: Split, options: LoopOptions, meter:
         on_bad_image=options.on_bad_image,
         pin_memory=device.type == "cuda",
     )
-    backbones = [task.request.backbone for lacking in todo.values() for task in lacking]
+    backbones = {task.request.backbone: None for lacking in todo.values() for task in lacking}
     with made_ready(backbones, device), full_float32(device), contextlib.closing(batches):
         for block, lacking in todo.items():
             count = -(-len(first.block_range(block)) // options.batch_size)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from richrep.errors import CacheError
 from richrep.features.entry import CacheEntry, explain_write_errors, free_bytes, no_room_message, remove_entry
 from richrep.features.manifest import BLOCK_ROWS, Manifest
+from richrep.features.sink import BlockSink, FinishedSink
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +80,21 @@ class FeatureCache:
     def __repr__(self) -> str:
         return f"FeatureCache({str(self.root)!r})"
 
-    def find(self, manifest: Manifest) -> CacheEntry | None:
-        """The complete entry of `manifest`, or None; takes no lock and writes nothing."""
+    def find(self, manifest: Manifest) -> FinishedSink | None:
+        """The complete entry of `manifest`, or None; takes no lock and writes nothing.
+
+        Its data are mapped here and now: clearing the cache takes nothing away from who has found it.
+        """
         entry = CacheEntry(self._folder(manifest.key), manifest)
-        if entry.problem():
+        try:
+            if entry.problem() or not entry.done().all():
+                return None
+            return FinishedSink(manifest, entry.features(), entry.skipped())
+        except FileNotFoundError:  # cleared meanwhile
             return None
-        return entry if entry.done().all() else None
 
     @contextlib.contextmanager
-    def open(self, manifests: Sequence[Manifest]) -> Iterator[list[CacheEntry]]:
+    def open(self, manifests: Sequence[Manifest]) -> Iterator[list[BlockSink]]:
         """The entries of `manifests`, in order; those not complete are created or resumed, and locked until the end.
 
         Waits for other processes that write one of them; what they finish is not done again. Locks are taken in the
@@ -97,18 +104,15 @@ class FeatureCache:
             CacheError: the folder cannot be written, or the disk has no room for all the entries.
         """
         with contextlib.ExitStack() as locks:
-            found = {manifest.key: self.find(manifest) for manifest in manifests}
-            missing = sorted((m for m in manifests if found[m.key] is None), key=lambda m: m.key)
-            opened: dict[str, CacheEntry] = {}
-            for manifest in missing:
-                lock = self._acquire(manifest)
-                opened[manifest.key] = CacheEntry(self._folder(manifest.key), manifest)
-                if self.find(manifest) is None:
-                    locks.callback(lock.release)
-                else:
-                    lock.release()
-            self._make_ready(list(opened.values()))
-            yield [found[m.key] or opened[m.key] for m in manifests]
+            sinks: dict[str, BlockSink] = {}
+            to_write = []
+            for manifest in sorted(manifests, key=lambda m: m.key):
+                sink = self.find(manifest) or self._find_or_lock(manifest, locks)
+                if isinstance(sink, CacheEntry):
+                    to_write.append(sink)
+                sinks[manifest.key] = sink
+            self._make_ready(to_write)
+            yield [sinks[manifest.key] for manifest in manifests]
 
     def entries(self) -> list[CacheEntryInfo]:
         """Every entry, complete or not, sorted by dataset, part, backbone, layer and key."""
@@ -165,6 +169,16 @@ class FeatureCache:
             entry.create()
         for entry in entries:
             entry.sweep()
+
+    def _find_or_lock(self, manifest: Manifest, locks: contextlib.ExitStack) -> FinishedSink | CacheEntry:
+        """The entry as another process has finished it while we waited, or else to be written, its lock in `locks`."""
+        lock = self._acquire(manifest)
+        found = self.find(manifest)
+        if found is not None:
+            lock.release()
+            return found
+        locks.callback(lock.release)
+        return CacheEntry(self._folder(manifest.key), manifest)
 
     def _acquire(self, manifest: Manifest) -> FileLock:
         """The lock of an entry, held; says so when that takes more than a second."""

@@ -52,17 +52,20 @@ class CacheEntry:
         return 4 * self.manifest.rows * self.manifest.dim
 
     def problem(self) -> str:
-        """Why the files cannot be used, by manifest and sizes; "" when they can. `damaged_blocks` looks at the data."""
+        """Why the files cannot be used, by all but the data; "" when they can. `damaged_blocks` looks at the data."""
+        here = self.manifest
+        expected = self.data_bytes, MARK_BYTES * here.num_blocks
         try:
             stored = CacheEntry.read(self.folder).manifest
             sizes = self._data.stat().st_size, self._table.stat().st_size
-        except (OSError, ValueError, TypeError) as error:
+            if (stored.key, stored.rows, stored.dim) != (here.key, here.rows, here.dim):
+                return "its manifest belongs to another entry"
+            if sizes != expected:
+                return f"its files have {sizes} bytes instead of {expected}"
+            self.skipped()
+        except (OSError, ValueError, TypeError, KeyError) as error:
             return f"its files cannot be read ({error})"
-        here = self.manifest
-        if (stored.key, stored.rows, stored.dim) != (here.key, here.rows, here.dim):
-            return "its manifest belongs to another entry"
-        expected = self.data_bytes, MARK_BYTES * here.num_blocks
-        return "" if sizes == expected else f"its files have {sizes} bytes instead of {expected}"
+        return ""
 
     def create(self) -> None:
         """Makes the files at full size with no block done, or raises CacheError with nothing left behind."""

@@ -37,7 +37,8 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 def made_ready(backbones: Iterable[Backbone], device: torch.device) -> Iterator[None]:
     """Puts the backbones' modules in evaluation mode, on `device`, channels last; afterwards all is as it was.
 
-    The very tensors of before are put back, so that devices, memory layout and identity are the caller's again.
+    The very tensors of before are put back, so that devices, memory layout and identity are the caller's again. Modules
+    must flatten a feature map with `flatten` or `reshape`: `view` does not work on channels-last tensors.
     """
     modules = [m for b in backbones for m in (b.trunk, b.pool, b.head) if m is not None]
     parts = [part for module in modules for part in module.modules()]

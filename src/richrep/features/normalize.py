@@ -47,11 +47,13 @@ class Normalization:
             return features
         if self.folds:
             return features * self.scale.to(features)
-        norms = [features[:, start:stop].norm(dim=1, keepdim=True) for start, stop in self.blocks]  # M x (B, 1)
-        floor = torch.finfo(features.dtype).tiny
-        return torch.cat(
-            [features[:, a:b] / norm.clamp(min=floor) for (a, b), norm in zip(self.blocks, norms, strict=True)], dim=1
-        )
+        return torch.cat([_unit_rows(features[:, start:stop]) for start, stop in self.blocks], dim=1)
+
+
+def _unit_rows(features: torch.Tensor) -> torch.Tensor:
+    """Every row divided by its l2 norm; a row of zeros stays. The squares are float64: they neither vanish nor overflow."""
+    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).to(features)
+    return features / norms.masked_fill_(norms == 0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ def fit_normalization(
         dtype: type of the features; a column whose spread is within its rounding counts as constant and is left alone.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or blocks that leave a column out or hold one twice.
 
     Source: "standard" and per-row "l2" are t-ReX's features_norm (naver/trex). Differs: l2 and rms go by backbone.
     """
@@ -136,6 +138,9 @@ def fit_normalization(
         raise ValueError(unknown_name_message("normalization", name, NORMALIZATIONS))
     dim = len(stats.mean)
     spans = tuple((b.start, b.stop) for b in blocks) if blocks else ((0, dim),)
+    edges = [0, *(stop for _, stop in spans)]
+    if [start for start, _ in spans] != edges[:-1] or edges[-1] != dim or sorted(set(edges)) != edges:
+        raise ValueError(f"blocks must follow one another from column 0 to {dim}, got {list(spans)}.")
     scale = torch.ones_like(stats.mean)
     if name == "standard":
         std = stats.variance.sqrt()

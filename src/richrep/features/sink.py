@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,27 @@ class BlockSink(Protocol):
     def skipped(self) -> dict[int, str]:
         """Row and reason of every skipped image in the blocks that are there."""
         ...
+
+
+@dataclass(frozen=True)
+class FinishedSink:
+    """A BlockSink that has everything, from whatever source; asks nothing of the disk any more."""
+
+    manifest: Manifest
+    values: torch.Tensor
+    skipped_images: dict[int, str]
+
+    def done(self) -> np.ndarray:
+        return np.ones(self.manifest.num_blocks, dtype=bool)
+
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+        raise AssertionError(f"Block {block} of the {self.manifest.title} is there already.")
+
+    def features(self) -> torch.Tensor:
+        return self.values
+
+    def skipped(self) -> dict[int, str]:
+        return self.skipped_images
 
 
 class MemorySink:

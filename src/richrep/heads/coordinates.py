@@ -34,10 +34,20 @@ class Coordinates:
     is_dual: bool
 
 
-def _eigh_descending(symmetric: torch.Tensor, *, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues above `threshold`, largest first, with their eigenvectors as columns. Overwrites its input on the CPU.
+# Below the penalty a direction moves the logits in proportion to its eigenvalue, so where all are below, what is this
+# much smaller than the largest cannot change a prediction.
+_INVISIBLE = 1e-6
 
-    On the CPU the input's memory becomes the eigenvectors' (LAPACK's divide and conquer in place).
+
+def _eigh_descending(
+    symmetric: torch.Tensor, *, threshold: float, rounding: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues worth keeping, largest first, with their eigenvectors as columns.
+
+    Dropped is what lies below `threshold` (too little to lower the objective) and is `_INVISIBLE` beside the largest,
+    and what lies below `rounding` times the largest.
+
+    Overwrites its input on the CPU: its memory becomes the eigenvectors' (LAPACK's divide and conquer in place).
     """
     if symmetric.device.type == "cpu":
         values_np, vectors_np = scipy.linalg.eigh(
@@ -46,7 +56,8 @@ def _eigh_descending(symmetric: torch.Tensor, *, threshold: float) -> tuple[torc
         values, vectors = torch.from_numpy(values_np), torch.from_numpy(vectors_np)
     else:
         values, vectors = torch.linalg.eigh(symmetric)
-    kept = int((values > threshold).sum())
+    largest = max(float(values[-1]), 0.0)
+    kept = int((values > max(min(threshold, _INVISIBLE * largest), rounding * largest)).sum())
     order = torch.arange(len(values) - 1, len(values) - 1 - kept, -1, device=values.device)
     return values[order], vectors[:, order]
 
@@ -85,7 +96,10 @@ def dual_coordinates(
         stop = start + max(1, 2**21 // total)
         columns = selected[:, start:stop].to(torch.float64) - stats.mean[start:stop]
         gram.addmm_(columns, columns.T)
-    spectrum, vectors = _eigh_descending(gram.div_(total), threshold=threshold)
+    # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length below
+    # would make weights of it.
+    rounding = total * torch.finfo(gram.dtype).eps
+    spectrum, vectors = _eigh_descending(gram.div_(total), threshold=threshold, rounding=rounding)
     lengths = (total * spectrum).sqrt()
     rotated = (vectors * lengths).to(features.dtype)  # (N, r)
     return Coordinates(rotated, spectrum, stats.mean, vectors / lengths, is_dual=True)

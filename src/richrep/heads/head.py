@@ -40,7 +40,8 @@ def check_features(features: torch.Tensor) -> None:
         if not bool(finite.all()):
             row = start + int((~finite).nonzero()[0])
             raise FeatureError(
-                f"features of row {row} hold NaN or infinity. Find the image or the layer that makes them and leave it out."
+                f"features of row {row} hold NaN or infinity, every value must be finite. "
+                "Find the image or the layer that makes them and leave it out."
             )
 
 
@@ -59,5 +60,8 @@ def check_labels(labels: torch.Tensor, *, num_rows: int, num_classes: int) -> No
 
 def as_tensor(values: Any) -> torch.Tensor:
     """A tensor or array as a floating-point tensor, without a copy where possible; integers become float64."""
-    tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    if isinstance(values, torch.Tensor):
+        tensor = values
+    else:  # torch takes no read-only array, such as joblib's workers get
+        tensor = torch.from_numpy(np.require(values, requirements=["C", "W"]))
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)

@@ -31,7 +31,7 @@ class Minimum:
 
 
 class _History:
-    """The last `size` steps and gradient changes of A problems, oldest first, and H·gradient by the two-loop recursion."""
+    """The last `size` steps and gradient changes of A problems, oldest first; H·gradient by the two-loop recursion."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -110,52 +110,67 @@ def _backtrack(
 
 
 def minimize_batch(
-    evaluate: Evaluate, curvature: Curvature, start: torch.Tensor, *, tol: float, max_iter: int, history: int = 10
+    evaluate: Evaluate,
+    curvature: Curvature,
+    start: torch.Tensor,
+    *,
+    tol: float,
+    max_iter: int,
+    measure_first: bool = False,
+    history: int = 10,
+    window: int = 5,
 ) -> Minimum:
     """Minimises L convex problems from `start` (L, P), scaled so that their Hessians are at most the identity there.
 
     After 10, 20, 40, 80, … iterations the Hessian's diagonal is measured anew and takes the identity's place: where
     the bound has become loose (weak penalties, samples fitted almost perfectly) this saves most iterations.
 
-    A problem is finished when the decrease its quadratic model predicts and the decrease just made are both below
-    `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
+    A problem is finished when the decrease its quadratic model predicts and that of the last `window` iterations are
+    both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
+
+    Args:
+        measure_first: measure the diagonal at the start too; worth its price when the start is near the minimum.
 
     Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 and 7.5. Differs: line search and
-    stopping by problem, finished problems leave the batch,
-    the initial matrix is the measured diagonal.
+    stopping by problem, finished problems leave the batch, the initial matrix is the measured diagonal.
     """
     total = len(start)
-    points = start.clone()
-    iterations = torch.zeros(total, dtype=torch.int64)
+    points, iterations = start.clone(), torch.zeros(total, dtype=torch.int64)
     converged = torch.zeros(total, dtype=torch.bool)
     active = torch.arange(total, device=start.device)
     current = points.clone()
     values, gradients = evaluate(active, current)
     best_values = values.clone()
+    recent = [values]  # values (A,) of the last `window` iterations and the one before
     memory = _History(history)
     for iteration in range(max_iter):
-        if iteration >= 10 and (iteration // 10).bit_count() == 1 and iteration % 10 == 0:  # 10, 20, 40, 80, …
+        if _is_time_to_measure(iteration) or (measure_first and iteration == 0):
             memory.diagonal = curvature(active, current)
         directions = memory.descent(gradients)
         slopes = (gradients * directions).sum(1).to(torch.float64)  # (A,), negative
         new_points, new_values, new_gradients, accepted = _backtrack(
             evaluate, active, current, values, directions, slopes
         )
-        step, change = new_points - current, new_gradients - gradients
-        small = tol * new_values.abs()
-        done = accepted & (-slopes / 2 <= small) & (values - new_values <= small)
         stalled = ~accepted
         new_points[stalled], new_values[stalled] = current[stalled], values[stalled]
         points[active], best_values[active] = new_points, new_values
         iterations[active.cpu()] += 1
-        finished = done | stalled
+        recent = [*recent[-window:], new_values]
+        small = tol * new_values.abs()
+        finished = stalled | ((-slopes / 2 <= small) & (recent[0] - new_values <= small) & (iteration >= window))
         converged[active[finished].cpu()] = True
-        memory.add(step, change)
+        memory.add(new_points - current, new_gradients - gradients)
         current, values, gradients = new_points, new_values, new_gradients
         if bool(finished.any()):
             rows = (~finished).nonzero().flatten()
             active, current, values, gradients = active[rows], current[rows], values[rows], gradients[rows]
+            recent = [old[rows] for old in recent]
             memory.keep(rows)
         if len(active) == 0:
             break
     return Minimum(points=points, values=best_values, iterations=iterations, converged=converged)
+
+
+def _is_time_to_measure(iteration: int) -> bool:
+    """At iterations 10, 20, 40, 80, …"""
+    return iteration >= 10 and iteration % 10 == 0 and (iteration // 10).bit_count() == 1

@@ -17,7 +17,7 @@ from torch import nn
 from richrep.errors import FeatureError
 from richrep.features.feature_set import Block
 from richrep.features.normalize import Normalization
-from richrep.heads.head import as_tensor
+from richrep.heads.head import as_tensor, check_features
 from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
 
 
@@ -73,22 +73,26 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: labels out of range or of fewer than two classes; a bad `l2` or `normalization`.
         """
         if isinstance(X, torch.Tensor):
-            features, y = X, np.asarray(y)
-            self.n_features_in_ = X.shape[-1]
+            features = X.detach()
+            check_features(features)
+            y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
+            self.n_features_in_ = X.shape[1]
         else:
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
             features = as_tensor(X)
         if num_classes is None:
             check_classification_targets(y)
             self.classes_, codes = np.unique(y, return_inverse=True)
             if len(self.classes_) < 2:
-                raise ValueError(f"fitting needs at least two classes, got one class: {self.classes_[0]!r}.")
+                raise ValueError(f"fitting needs at least two classes, got one class: {self.classes_.tolist()[0]!r}.")
+        elif y.dtype.kind not in "iu":
+            raise ValueError(f"labels must be integers in [0, {num_classes}) with num_classes, got type {y.dtype}.")
         else:
             self.classes_, codes = np.arange(num_classes), y
         blocks = [Block(f"member{i}", a, b) for i, (a, b) in enumerate(self.blocks)] if self.blocks else None
         path = fit_logistic_path(
             features,
-            torch.as_tensor(codes, dtype=torch.int64),
+            torch.as_tensor(codes, dtype=torch.int64, device=features.device),
             num_classes=len(self.classes_),
             l2s=[self.l2],
             normalization=self.normalization,
@@ -124,10 +128,11 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _features(self, X: Any) -> torch.Tensor:
         """Features of the fitted width as a tensor; arrays go through scikit-learn's checks."""
         if not isinstance(X, torch.Tensor):
-            return as_tensor(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
+            X = as_tensor(validate_data(self, X, reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False))
         if X.ndim != 2 or X.shape[1] != self.n_features_in_:
             raise FeatureError(f"features must have shape (N, {self.n_features_in_}) as in fit, got {tuple(X.shape)}.")
-        return X
+        check_features(X)
+        return X.detach()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "weight_"):
@@ -136,10 +141,10 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); larger means more likely; -inf for a class never seen."""
         self._check_fitted()
-        features = self._features(X)
+        features = self._features(X).to(self.weight_)  # the type it was fitted in; float16 would overflow in the norms
         if not self.normalization_.folds:
             features = self.normalization_.apply(features)
-        return torch.addmm(self.bias_, features.to(self.weight_), self.weight_.T)
+        return torch.addmm(self.bias_, features, self.weight_.T)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits as an array (N, K); for two classes their difference (N,), as in scikit-learn."""

@@ -1,0 +1,1 @@
+"""Training: returns a new backbone. One loop for every method, one method per file."""

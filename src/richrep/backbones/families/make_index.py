@@ -13,18 +13,16 @@ from pathlib import Path
 import timm
 import torchvision
 
-from richrep.backbones.blank import shapes_only
 from richrep.backbones.families import timm_models, torchvision_models
 from richrep.backbones.families.library_index import INDEX_FILE, Entry
 
 
-def describe_library(version: str, names: Iterable[str], make_entry: Callable[[str], Entry]) -> dict[str, object]:
+def describe_library(version: str, names: Iterable[str], measure_entry: Callable[[str], Entry]) -> dict[str, object]:
     """The index of one library; an architecture that cannot be built or run is left out and named on stderr."""
     architectures = {}
     for name in names:
         try:
-            with shapes_only():
-                architectures[name] = make_entry(name).to_json()
+            architectures[name] = measure_entry(name).to_json()
         except Exception as error:  # whatever an architecture raises, the others are worth having
             sys.stderr.write(f"left out {name}: {error!r}\n")
     return {"version": version, "architectures": architectures}
@@ -34,9 +32,9 @@ def write_index(path: Path) -> None:
     """Both libraries, one architecture a line."""
     content = {
         "torchvision": describe_library(
-            torchvision.__version__, torchvision_models.list_names(), torchvision_models.make_entry
+            torchvision.__version__.partition("+")[0], torchvision_models.list_names(), torchvision_models.measure_entry
         ),
-        "timm": describe_library(timm.__version__, timm_models.list_names(), timm_models.make_entry),
+        "timm": describe_library(timm.__version__, timm_models.list_names(), timm_models.measure_entry),
     }
     text = json.dumps(content, separators=(",", ":")).replace(']],"', ']],\n"').replace('}],"', '}],\n"')
     path.write_text(text + "\n", encoding="utf-8")

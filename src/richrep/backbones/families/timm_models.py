@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from richrep.backbones.blank import shapes_only
+from richrep.backbones.blank import constant_weights, shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout
 from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
@@ -98,22 +98,31 @@ def find_entry(name: str) -> Entry:
     index = load_index("timm")
     if name in index.entries and index.version == timm.__version__:
         return index.entries[name]
-    with shapes_only():
-        return make_entry(name)
+    return measure_entry(name)
 
 
-def make_entry(name: str) -> Entry:
-    """The index entry of one architecture, from a run on the meta device; call it inside `shapes_only`.
+def measure_entry(name: str) -> Entry:
+    """The index entry of one architecture, from a run without weights; where that cannot work, with constant ones."""
+    try:
+        with shapes_only():
+            return _run_once(name, "meta")
+    except (RuntimeError, NotImplementedError):  # constants of the network that do not move to the meta device
+        with constant_weights():
+            return _run_once(name, "cpu")
+
+
+def _run_once(name: str, device: str) -> Entry:
+    """The index entry from one pass of one image.
 
     The classifier counts as linear when its output is the network's output, and its input what the trunk returns.
     """
-    model = make_model(name).to("meta")
+    model = make_model(name).to(device)
     full = model.state_dict()
     classifier = model.get_classifier()
     seen: dict[str, Any] = {}
     if isinstance(classifier, nn.Linear):
         classifier.register_forward_hook(lambda module, inputs, output: seen.update(input=inputs[0], output=output))
-    images = torch.zeros(1, *model.pretrained_cfg["input_size"], device="meta")
+    images = torch.zeros(1, *model.pretrained_cfg["input_size"], device=device)
     with torch.no_grad():
         logits = model(images)
         model.reset_classifier(0)

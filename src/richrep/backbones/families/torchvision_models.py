@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from richrep.backbones.blank import shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout, linear_head
 from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
@@ -22,7 +23,7 @@ _BUILD_OPTIONS: dict[str, dict[str, object]] = {
 }
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _SQUEEZENETS = {"squeezenet1_0": 512, "squeezenet1_1": 512}  # channels of the last map
-_FIRST_WEIGHTS = "IMAGENET1K_V1"
+_FIRST_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")  # every architecture has one, for its usual size
 
 
 class TorchvisionFamily:
@@ -80,9 +81,10 @@ def list_names() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def make_entry(name: str) -> Entry:
-    """The index entry of one architecture; `make_index.py` calls it where weights cost nothing."""
-    model = make_model(name)
+def measure_entry(name: str) -> Entry:
+    """The index entry of one architecture."""
+    with shapes_only():
+        model = make_model(name)
     if name in _SQUEEZENETS:
         return Entry(
             _SQUEEZENETS[name],
@@ -103,19 +105,19 @@ def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
 
 def published_preprocessing(name: str, tag: str = "") -> tuple[Preprocessing, str]:
     """What torchvision's weights of that tag expect (default: its first weights), and a few words on the source."""
-    weights = find_weights(name, tag or _FIRST_WEIGHTS)
+    weights = find_weights(name, *((tag,) if tag else _FIRST_WEIGHTS))
     transforms = weights.transforms()
     size, resize = transforms.crop_size[0], transforms.resize_size[0]
     geometry = Geometry((size, size), resize, str(transforms.interpolation.value))
     return Preprocessing(geometry, tuple(transforms.mean), tuple(transforms.std)), f"as torchvision's {weights.name}"
 
 
-def find_weights(name: str, tag: str) -> Any:
-    """The member `tag` of the architecture's weights enum; the default one when there is none of that name."""
+def find_weights(name: str, *tags: str) -> Any:
+    """The first member of the architecture's weights enum that is one of `tags`."""
     import torchvision.models
 
-    weights = torchvision.models.get_model_weights(name)
-    return weights.__members__.get(tag, weights.DEFAULT)
+    members = torchvision.models.get_model_weights(name).__members__
+    return next(members[tag] for tag in tags if tag in members)
 
 
 def _linear_parts(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""richrep: which pretrained vision networks represent a task best, and how much better they are together.
+
+::
+
+    images ──► backbone(s) ──► features ──► head ──► scores ──► record ──► report
+    data/      backbones/      features/    heads/   evaluation/            reports/
+                   ▲                          │
+                   └─────── training/ ◄───────┘
+
+>>> import richrep
+>>> split = richrep.load_split("digits", "train")
+>>> len(split), split.num_classes
+(1258, 10)
+
+Names are loaded when they are first used, so that `import richrep` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from richrep.backbones.addresses import load_backbone
+    from richrep.backbones.backbone import Backbone
+    from richrep.backbones.concat import concat
+    from richrep.data.datasets import load_dataset, load_split
+    from richrep.data.split import Dataset, Split
+    from richrep.errors import RichrepError
+    from richrep.evaluation.probe import LogisticProtocol, probe
+    from richrep.evaluation.record import Record
+    from richrep.evaluation.record_store import load_records, save_record
+    from richrep.features.cache import FeatureCache
+    from richrep.features.extract import extract_features
+    from richrep.features.feature_set import FeatureSet, concat_features
+    from richrep.heads.logistic import LogisticHead
+    from richrep.heads.logistic_path import fit_logistic_path
+    from richrep.training.pretrain import pretrain_supervised
+
+_HOMES = {
+    "Backbone": "richrep.backbones.backbone",
+    "Dataset": "richrep.data.split",
+    "FeatureCache": "richrep.features.cache",
+    "FeatureSet": "richrep.features.feature_set",
+    "LogisticHead": "richrep.heads.logistic",
+    "LogisticProtocol": "richrep.evaluation.probe",
+    "Record": "richrep.evaluation.record",
+    "RichrepError": "richrep.errors",
+    "Split": "richrep.data.split",
+    "concat": "richrep.backbones.concat",
+    "concat_features": "richrep.features.feature_set",
+    "extract_features": "richrep.features.extract",
+    "fit_logistic_path": "richrep.heads.logistic_path",
+    "load_backbone": "richrep.backbones.addresses",
+    "load_dataset": "richrep.data.datasets",
+    "load_records": "richrep.evaluation.record_store",
+    "load_split": "richrep.data.datasets",
+    "pretrain_supervised": "richrep.training.pretrain",
+    "probe": "richrep.evaluation.probe",
+    "save_record": "richrep.evaluation.record_store",
+}
+
+__all__ = [
+    "Backbone",
+    "Dataset",
+    "FeatureCache",
+    "FeatureSet",
+    "LogisticHead",
+    "LogisticProtocol",
+    "Record",
+    "RichrepError",
+    "Split",
+    "concat",
+    "concat_features",
+    "extract_features",
+    "fit_logistic_path",
+    "load_backbone",
+    "load_dataset",
+    "load_records",
+    "load_split",
+    "pretrain_supervised",
+    "probe",
+    "save_record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'richrep' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

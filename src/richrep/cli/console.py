@@ -1,0 +1,120 @@
+"""What the commands say: results on standard output, progress and log on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from richrep.errors import RichrepError
+
+if TYPE_CHECKING:
+    from richrep.backbones.backbone import Backbone
+    from richrep.features.progress import ExtractionProgress
+
+LINE_EVERY_S = 10.0  # without a terminal, progress is a line now and then
+
+
+def stdout() -> Console:
+    """The console for results; 100 columns when standard output is no terminal, so that files read well."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100, highlight=False)
+
+
+def stderr() -> Console:
+    """The console for progress and log."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line of log."""
+    stderr().print(text, markup=False)
+
+
+def show_log(*, verbose: bool = False) -> None:
+    """Sends the library's log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("richrep")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def load_backbones(addresses: list[str], *, seed: int = 0) -> list[Backbone]:
+    """The backbones, each with what its load matched, set aside and ignored on standard error."""
+    from richrep.backbones.addresses import load_backbone
+
+    backbones = []
+    for address in addresses:
+        backbone = load_backbone(address, seed=seed)
+        say(f"{backbone.name}  {address}")
+        for line in backbone.load_report:
+            say(f"  {line}")
+        backbones.append(backbone)
+    return backbones
+
+
+@contextmanager
+def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
+    """A callback that shows images done, images/s and time left: a bar on a terminal, else a line every 10 s."""
+    if not sys.stderr.isatty():
+        yield _progress_lines()
+        return
+    columns = (
+        TextColumn("extracting"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} images, {task.fields[rate]:.0f} images/s, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task("extract", rate=0.0, total=None)
+        yield lambda p: bar.update(task, completed=p.images_done, total=p.images_total, rate=p.images_per_s)
+
+
+def _progress_lines() -> Callable[[ExtractionProgress], None]:
+    last = time.monotonic()
+
+    def show(progress: ExtractionProgress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S and progress.images_done < progress.images_total:
+            last = time.monotonic()
+            left = progress.seconds_left
+            say(
+                f"extracting {progress.images_done}/{progress.images_total} images, {progress.images_per_s:.0f} images/s"
+                + (f", {left:.0f} s left" if left is not None else "")
+            )
+
+    return show
+
+
+def check_writable(target: str | None) -> None:
+    """Raises RichrepError when `target` (a file; - or None pass) cannot be written; done before any work."""
+    if target in (None, "-"):
+        return
+    path = Path(str(target)).expanduser()
+    if path.is_dir():
+        raise RichrepError(f"{path} is a folder. Give the name of a file to write, or - for standard output.")
+    if not path.parent.is_dir():
+        raise RichrepError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
+
+
+def write_text(target: str, text: str) -> None:
+    """Writes `text` to the file `target`, whole or not at all, or to standard output for -."""
+    if target == "-":
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    path = Path(target).expanduser()
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise RichrepError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error

@@ -1,0 +1,75 @@
+"""`richrep list`: the names that addresses and options take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from richrep.cli import console
+
+
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="backbones|datasets|protocols|heads|engines", help="What to list.")],
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only lines that hold this text.")] = "",
+) -> None:
+    """The names that addresses and options take, one a line.
+
+    Example: richrep list backbones resnet50
+    """
+    from richrep.errors import RichrepError, unknown_name_message
+
+    if what not in LISTS:
+        raise RichrepError(unknown_name_message("list", what, LISTS))
+    lines = [line for line in LISTS[what]() if all(word in " ".join(line).lower() for word in pattern.lower().split())]
+    if not lines:
+        raise RichrepError(f"No {what} match {pattern!r}. List all with: richrep list {what}")
+    width = max(len(name) for name, _ in lines)
+    for name, description in lines:
+        console.stdout().print(f"{name:<{width}}  {description}".rstrip(), markup=False, soft_wrap=True)
+
+
+def _backbones() -> list[tuple[str, str]]:
+    from richrep.backbones.addresses import list_backbones
+
+    lines = [(line.address, f"{line.family}: {line.description}") for line in list_backbones()]
+    return [
+        *lines,
+        ("random/NAME", "a timm architecture with weights drawn from --seed"),
+        ("PATH", "a checkpoint file"),
+    ]
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from richrep.data.datasets import list_datasets
+
+    return list(list_datasets().items())
+
+
+def _protocols() -> list[tuple[str, str]]:
+    from richrep.evaluation.probe import PROTOCOLS
+
+    return [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
+
+
+def _heads() -> list[tuple[str, str]]:
+    from richrep.heads import HEADS
+
+    return [(name, _first_line(head)) for name, head in HEADS.items()]
+
+
+def _engines() -> list[tuple[str, str]]:
+    return [("torch", "float32, channels last; on CUDA when there is one, else on the CPU")]
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+LISTS = {
+    "backbones": _backbones,
+    "datasets": _datasets,
+    "protocols": _protocols,
+    "heads": _heads,
+    "engines": _engines,
+}

@@ -1,0 +1,122 @@
+"""`richrep probe`: the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from richrep.cli import console, options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from richrep.backbones.backbone import Backbone
+    from richrep.evaluation.probe import LogisticProtocol
+    from richrep.evaluation.record import Record
+
+
+def probe(
+    backbones: options.Backbones,
+    dataset: options.DatasetAddress,
+    protocol: Annotated[str, typer.Option("--protocol", help="See: richrep list protocols.")] = "logistic",
+    normalization: Annotated[
+        list[str] | None,
+        typer.Option("--normalization", metavar="NAME", help="Try only these normalisations.  [default: all four]"),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option("--seed", metavar="N", help="Decides the val part. Repeat for several.  [default: 0]"),
+    ] = None,
+    own_head: Annotated[
+        bool, typer.Option("--own-head", help="Also score the classifiers found in the checkpoints, untouched.")
+    ] = False,
+    train_size: options.TrainSize = None,
+    test_size: options.TestSize = None,
+    data_root: options.DataRoot = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = None,
+    num_workers: options.NumWorkers = None,
+    on_bad_image: options.OnBadImage = "stop",
+    cache_dir: options.CacheDir = None,
+    out: options.Out = options.DEFAULT_OUT,
+    json: options.Json = None,
+) -> None:
+    """Tuned test score of every backbone alone and, with two or more, of their concatenation.
+
+    Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
+    all of train, and test is scored once. Features are cached: a second run only fits.
+
+    Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
+    """
+    from richrep.data.datasets import load_dataset
+    from richrep.evaluation.probe import probe as run_probe
+    from richrep.evaluation.record_store import save_record
+    from richrep.features.cache import FeatureCache
+    from richrep.paths import default_cache_root
+    from richrep.reports.render import render_json, render_rich
+    from richrep.reports.tables import make_probe_table
+
+    console.check_writable(json)
+    chosen = make_protocol(protocol, normalization)
+    seeds = list(dict.fromkeys(seeds or [0]))
+    source = load_dataset(dataset, data_root=data_root)
+    records: list[Record] = []
+
+    def keep(record: Record) -> None:
+        save_record(record, out)
+        records.append(record)
+        accuracy = record.score("test", "accuracy") or 0.0
+        console.say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed})")
+
+    for seed in seeds:
+        loaded = console.load_backbones(backbones, seed=seed)
+        _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
+        with console.extraction_progress() as progress:
+            run_probe(
+                loaded,
+                source,
+                protocol=chosen,
+                seed=seed,
+                train_size=train_size,
+                test_size=test_size,
+                own_head=own_head,
+                cache=FeatureCache(cache_dir or default_cache_root()),
+                batch_size=batch_size,
+                device=device,
+                num_workers=num_workers,
+                on_bad_image=on_bad_image,
+                progress=progress,
+                on_record=keep,
+            )
+    if json != "-":
+        screen = console.stdout()
+        screen.print(render_rich(make_probe_table(records), width=screen.width))
+    if json is not None:
+        console.write_text(json, render_json(records))
+    _say_where(records, out)
+
+
+def make_protocol(name: str, normalizations: list[str] | None) -> LogisticProtocol:
+    """The protocol `name` with the given normalisations; RichrepError for an unknown one."""
+    from richrep.errors import RichrepError, unknown_name_message
+    from richrep.evaluation.probe import PROTOCOLS
+    from richrep.features.normalize import NORMALIZATIONS
+
+    if name not in PROTOCOLS:
+        raise RichrepError(unknown_name_message("protocol", name, PROTOCOLS))
+    for normalization in normalizations or ():
+        if normalization not in NORMALIZATIONS:
+            raise RichrepError(unknown_name_message("normalization", normalization, NORMALIZATIONS))
+    return PROTOCOLS[name](normalizations=tuple(normalizations)) if normalizations else PROTOCOLS[name]()
+
+
+def _say_heads_that_do_not_fit(backbones: list[Backbone], num_classes: int, wanted: bool) -> None:
+    for backbone in backbones if wanted else ():
+        if backbone.num_classes != num_classes:
+            found = f"has {backbone.num_classes} classes" if backbone.num_classes else "is not in the file"
+            console.say(f"{backbone.name}: own head not scored, it {found}; the data set has {num_classes}.")
+
+
+def _say_where(records: list[Record], out: Path) -> None:
+    console.say(f"{len(records)} records in {out}. See them again with: richrep results --out {out}")
