@@ -83,10 +83,12 @@ class TinyTrunk(nn.Module):
         self.norm = nn.BatchNorm2d(dim)
         self.calls = 0
         self.seen: list[torch.Tensor] = []
+        self._lock = threading.Lock()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        self.seen.append(images)
+        with self._lock:
+            self.calls += 1
+            self.seen.append(images)
         return self.norm(self.conv(images)).relu().mean(dim=(2, 3))
 
 

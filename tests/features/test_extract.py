@@ -117,7 +117,27 @@ def test_the_number_of_workers_changes_nothing(tiny, num_workers: int) -> None:
 def test_batches_restart_at_every_block(tiny) -> None:
     backbone = tiny.make_backbone()
     extract_features(backbone, tiny.make_split(BLOCK_ROWS + 5), batch_size=1000)
-    assert [len(images) for images in backbone.trunk.seen] == [1000, 24, 5]
+    assert sorted(len(images) for images in backbone.trunk.seen) == [5, 24, 1000]
+
+
+def test_networks_with_hooks_see_one_batch_at_a_time_in_order(tiny) -> None:
+    backbone, seen = tiny.make_backbone(), []
+    backbone.trunk.register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
+    features = extract_features(backbone, tiny.make_split(50), batch_size=1)
+    assert torch.equal(torch.cat(seen), features.features)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_the_number_of_torch_threads_is_the_callers_again_and_changes_nothing(tiny, num_threads: int) -> None:
+    split, backbone = tiny.make_split(50), tiny.make_backbone()
+    expected, before = extract_features(backbone, split, batch_size=3), torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        features = extract_features(backbone, split, batch_size=3)
+        assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(features.features, expected.features, atol=1e-6, rtol=1e-6)
 
 
 def test_features_and_logits_come_from_one_pass(tiny) -> None:

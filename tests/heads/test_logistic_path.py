@@ -40,7 +40,7 @@ def fit_sklearn(features: torch.Tensor, labels: torch.Tensor, l2: float) -> Logi
     """Fitted in float64 to 1e-10; where it stops before, at the end of its digits, it is what it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return LogisticRegression(C=1 / (len(labels) * l2), tol=1e-10, max_iter=20000).fit(
+        return LogisticRegression(C=1 / (len(labels) * l2), tol=1e-10, max_iter=3000).fit(
             features.double().numpy(), labels.numpy()
         )
 
@@ -141,8 +141,8 @@ def test_weights_and_probabilities_are_scikit_learns(name: str, dtype: torch.dty
 
 
 def test_one_feature_of_two_values_by_hand() -> None:
-    # x = ±1 with label 1 three times in four at x = 1, one in four at x = -1. By symmetry the bias is 0, and the
-    # penalised difference w solves d/dw [¾ ln(1 + e^-w) + ¼ ln(1 + e^w)] + l2·w = 0, that is sigmoid(w) - ¾ + l2·w = 0.
+    # x = ±1 with label 1 three times in four at x = 1, one in four at x = -1. By symmetry the biases are equal, and the
+    # penalised difference w solves d/dw [¾ ln(1 + e^-w) + ¼ ln(1 + e^w) + l2·w²/2] = sigmoid(w) - ¾ + l2·w = 0.
     features = torch.tensor([[1.0]] * 4 + [[-1.0]] * 4).double()
     labels = torch.tensor([1, 1, 1, 0, 1, 0, 0, 0])
     path = fit_logistic_path(features, labels, num_classes=2, l2s=[1.0, 0.1, 1e-9], tol=1e-12)
@@ -150,7 +150,7 @@ def test_one_feature_of_two_values_by_hand() -> None:
         weight = path.weights[i, 1, 0] - path.weights[i, 0, 0]
         assert weight.sigmoid().item() - 0.75 + l2 * weight.item() == pytest.approx(0, abs=1e-5)
     assert path.weights[2, 1, 0].item() == pytest.approx(np.log(3) / 2, abs=1e-4)  # two symmetric rows, ±ln 3 / 2
-    torch.testing.assert_close(path.biases, torch.zeros(3, 2).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(path.biases[:, 0], path.biases[:, 1], rtol=0, atol=1e-5)
 
 
 def test_under_an_overwhelming_penalty_only_the_class_frequencies_are_left() -> None:
@@ -176,7 +176,7 @@ def test_duplicated_columns_share_the_weight() -> None:
 
 
 def test_a_strong_penalty_does_not_throw_small_features_away() -> None:
-    """Where all directions lie far below the penalty they still decide who wins: the weights are tiny, the classes right.
+    """Where all directions lie far below the penalty they still decide who wins: tiny weights, right classes.
 
     Directions must be dropped relative to what else there is: a refit under one strong penalty once dropped them all.
     """
@@ -189,7 +189,7 @@ def test_a_strong_penalty_does_not_throw_small_features_away() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
 def test_directions_just_below_the_penalty_cost_less_than_1e_4_of_the_objective(num_classes: int) -> None:
-    """The worst case: all that tells the classes apart lies where directions are nearly dropped, beside a strong one."""
+    """The worst case: all that tells the classes apart is nearly weak enough to be dropped, beside a strong one."""
     labels = torch.arange(60) % num_classes
     loud = 100 * torch.randn(60, 1, generator=torch.Generator().manual_seed(0)).double()
     for power in (9e-5, 1.9e-4, 9e-4, 1.9e-3):  # of l2 = 1
@@ -211,7 +211,7 @@ def test_equal_rows_with_different_labels_stay_exact_where_there_are_more_column
         for i in range(4):
             ours = objective_of(path, i, features.to(dtype), labels)
             assert path.objectives[i].item() == pytest.approx(ours, rel=1e-4)
-            assert ours <= objective_of(path, 0, features.to(dtype), labels)  # weaker penalties fit better
+            assert ours <= objective_of(path, 0, features.to(dtype), labels) * (1 + 1e-6)  # weaker penalties fit better
 
 
 def test_separable_classes_under_almost_no_penalty_converge_and_stay_finite() -> None:
@@ -338,9 +338,7 @@ def test_row_order_does_not_matter() -> None:
     torch.testing.assert_close(path.objectives, shuffled.objectives, rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("_STATE_BYTES", 1), ("_LOGITS_PER_CHUNK", 1), ("_TOGETHER", 3)], ids=str
-)
+@pytest.mark.parametrize(("name", "value"), [("_STATE_BYTES", 1), ("_LOGITS_PER_CHUNK", 1), ("_TOGETHER", 3)], ids=str)
 def test_groups_and_chunks_bound_memory_and_change_nothing(
     name: str, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

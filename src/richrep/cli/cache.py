@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def cache(
-    action: Annotated[str, typer.Argument(metavar="[list|verify|clear]", help="What to do.")] = "list",
+    action: Annotated[str, typer.Argument(metavar="list|verify|clear", help="What to do.")] = "list",
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="Only entries with this in backbone, data set or key.")
+        str | None, typer.Argument(metavar="PATTERN", help="Only entries with this in backbone, data set or key.")
     ] = None,
     cache_dir: options.CacheDir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Clear without asking.")] = False,
@@ -55,15 +55,13 @@ def _list(store: FeatureCache, pattern: str | None, yes: bool) -> None:
     if entries:
         screen.print(table)
     total = sum(entry.size_bytes for entry in entries) / 1e6
-    screen.print(f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True, markup=False)
+    screen.print(f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True)
 
 
 def _verify(store: FeatureCache, pattern: str | None, yes: bool) -> None:
     damaged = store.verify(pattern)
     for block in damaged:
-        console.stdout().print(
-            f"damaged: block {block.block} of {block.entry.key} ({block.entry.backbone})", markup=False
-        )
+        console.stdout().print(f"damaged: block {block.block} of {block.entry.key} ({block.entry.backbone})")
     if damaged:
         console.say("Clear these entries (richrep cache clear KEY) and extract them again.")
         raise typer.Exit(1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,17 +26,18 @@ LINE_EVERY_S = 10.0  # without a terminal, progress is a line now and then
 
 def stdout() -> Console:
     """The console for results; 100 columns when standard output is no terminal, so that files read well."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100, highlight=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    return Console(width=width, highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
 
 
 def stderr() -> Console:
     """The console for progress and log."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """One line of log."""
-    stderr().print(text, markup=False)
+    stderr().print(text)
 
 
 def show_log(*, verbose: bool = False) -> None:
@@ -86,11 +87,9 @@ def _progress_lines() -> Callable[[ExtractionProgress], None]:
         nonlocal last
         if time.monotonic() - last >= LINE_EVERY_S and progress.images_done < progress.images_total:
             last = time.monotonic()
-            left = progress.seconds_left
-            say(
-                f"extracting {progress.images_done}/{progress.images_total} images, {progress.images_per_s:.0f} images/s"
-                + (f", {left:.0f} s left" if left is not None else "")
-            )
+            left = f", {progress.seconds_left:.0f} s left" if progress.seconds_left is not None else ""
+            done = f"{progress.images_done}/{progress.images_total} images"
+            say(f"extracting {done}, {progress.images_per_s:.0f} images/s{left}")
 
     return show
 
@@ -104,17 +103,41 @@ def check_writable(target: str | None) -> None:
         raise RichrepError(f"{path} is a folder. Give the name of a file to write, or - for standard output.")
     if not path.parent.is_dir():
         raise RichrepError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RichrepError(f"{path} cannot be written: no permission. Choose another place.")
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raises RichrepError when no file can be written to `folder`, which need not exist yet; done before any work."""
+    folder = folder.expanduser()
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RichrepError(f"{option} {folder} cannot be used: {there} is a file, not a folder. Give another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RichrepError(f"{option} {folder} cannot be used: no permission to write to {there}. Give another folder.")
 
 
 def write_text(target: str, text: str) -> None:
     """Writes `text` to the file `target`, whole or not at all, or to standard output for -."""
+    text = text if text.endswith("\n") else text + "\n"
     if target == "-":
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.write(text)
         return
     path = Path(target).expanduser()
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)
+        if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path.resolve(), text)  # a link stays, the file it names is replaced
     except OSError as error:
         raise RichrepError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -22,7 +22,9 @@ def demo(
     repeats: Annotated[
         int, typer.Option("--repeats", metavar="N", min=1, help="Runs, each with seeds of its own.")
     ] = 3,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the first run.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", callback=options.check_seed, help="Seed of the first run.")
+    ] = 0,
     out: options.Out = options.DEFAULT_OUT,
     json: options.Json = None,
 ) -> None:
@@ -40,10 +42,11 @@ def demo(
     from richrep.reports.tables import make_probe_table
 
     console.check_writable(json)
+    console.check_folder(out, "--out")
     source, target = digits_pair()
     console.say(
-        f"Pretraining on digits 0-4 ({len(source.train)} images), transfer to digits 5-9 ({len(target.train)} train and "
-        f"val, {len(target.test)} test images)."
+        f"Pretraining on digits 0-4 ({len(source.train)} images), transfer to digits 5-9 "
+        f"({len(target.train)} train and val, {len(target.test)} test images)."
     )
     runs: list[tuple[Record, Record]] = []
     first: list[Record] = []

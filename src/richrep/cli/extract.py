@@ -16,7 +16,9 @@ def extract(
     part: Annotated[
         str, typer.Option("--part", metavar="trainval|test|all", help="Which part; trainval holds train and val.")
     ] = "all",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Weights of random/NAME backbones.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", callback=options.check_seed, help="Weights of random/NAME backbones.")
+    ] = 0,
     train_size: options.TrainSize = None,
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,

@@ -13,7 +13,9 @@ from richrep.cli import console, options
 def inspect(
     backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="An address, as for probe -b.")],
     json: options.Json = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Weights of a random/NAME backbone.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", callback=options.check_seed, help="Weights of a random/NAME backbone.")
+    ] = 0,
 ) -> None:
     """What this backbone is: family, architecture, features, head, parameters, sparsity, preprocessing, licence.
 

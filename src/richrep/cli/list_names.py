@@ -10,8 +10,8 @@ from richrep.cli import console
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="backbones|datasets|protocols|heads|engines", help="What to list.")],
-    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only lines that hold this text.")] = "",
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="backbones, datasets, protocols, heads or engines.")],
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only lines that hold this text.")] = "",
 ) -> None:
     """The names that addresses and options take, one a line.
 
@@ -25,8 +25,9 @@ def list_names(
     if not lines:
         raise RichrepError(f"No {what} match {pattern!r}. List all with: richrep list {what}")
     width = max(len(name) for name, _ in lines)
+    screen = console.stdout()
     for name, description in lines:
-        console.stdout().print(f"{name:<{width}}  {description}".rstrip(), markup=False, soft_wrap=True)
+        screen.print(f"{name:<{width}}  {description}".rstrip(), soft_wrap=True)
 
 
 def _backbones() -> list[tuple[str, str]]:

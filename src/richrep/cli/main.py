@@ -11,14 +11,16 @@ import typer
 from richrep.cli import cache, console, demo, extract, inspect, list_names, probe, results
 from richrep.errors import RichrepError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
 app = typer.Typer(
     name="richrep",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with [bold]richrep demo[/bold]. Help on a command: richrep COMMAND --help.",
+    epilog="Start with **richrep demo**. Help on a command: richrep COMMAND --help.",
 )
 app.command("demo")(demo.demo)
 app.command("inspect")(inspect.inspect)
@@ -29,30 +31,36 @@ app.command("results")(results.results)
 app.command("cache")(cache.cache)
 
 
-@app.callback()
-def main(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log on standard error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-) -> None:
-    """Which pretrained vision networks represent your task best, and how much better are they together?"""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from richrep.evaluation.record import richrep_version
 
         typer.echo(f"richrep {richrep_version()}")
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log on standard error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Which pretrained vision networks represent your task best, and how much better are they together?"""
     console.show_log(verbose=verbose)
 
 
 def run() -> None:
-    """Runs the command line. Exit code 0; 2 for a user's mistake (one message); 1 for anything else."""
+    """Runs the command line. Exit code 0; 2 for a user's mistake (one message); 130 for Ctrl-C; 1 otherwise."""
     try:
         app()
     except RichrepError as error:
         console.say(f"Error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.say("Interrupted. Finished work is kept: the same command goes on from there.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's answer to Ctrl-C
+            console.say("Interrupted. Finished work is kept: the same command goes on from there.")
+        raise
     except Exception as error:
         if os.environ.get("RICHREP_DEBUG"):
             raise

@@ -22,29 +22,47 @@ DatasetAddress = Annotated[
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Where cifar10 and cifar100 lie.  [default: $RICHREP_HOME/data]"),
+    typer.Option(
+        "--data-root", metavar="DIR", help="Where cifar10 and cifar100 lie.", show_default="$RICHREP_HOME/data"
+    ),
 ]
+MAX_SEED = 2**32 - 1
+
+
+def check_seed(seeds: int | list[int] | None) -> int | list[int] | None:
+    """`seeds` as they are; typer.BadParameter for one that no generator takes."""
+    for seed in [seeds] if isinstance(seeds, int) else seeds or []:
+        if not 0 <= seed <= MAX_SEED:
+            raise typer.BadParameter(f"{seed} is no seed. Give a number from 0 to {MAX_SEED}.")
+    return seeds
+
+
 TrainSize = Annotated[
     int | None, typer.Option("--train-size", metavar="N", help="Only the first N training images, val included.")
 ]
 TestSize = Annotated[int | None, typer.Option("--test-size", metavar="N", help="Only the first N test images.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", metavar="N", help="Images per forward pass.  [default: by device and size]"),
+    typer.Option(
+        "--batch-size", metavar="N", min=1, help="Images per forward pass.", show_default="by device and size"
+    ),
 ]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, …  [default: best]")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, …", show_default="cuda, else cpu")
+]
 NumWorkers = Annotated[
-    int | None, typer.Option("--num-workers", metavar="N", help="Threads that decode images.  [default: cores]")
+    int | None,
+    typer.Option("--num-workers", metavar="N", min=0, help="Threads that decode images.", show_default="cores"),
 ]
 OnBadImage = Annotated[
     Literal["stop", "skip"], typer.Option("--on-bad-image", help="What to do with an image that cannot be decoded.")
 ]
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", metavar="DIR", help="The feature cache.  [default: $RICHREP_HOME/features]"),
+    typer.Option("--cache-dir", metavar="DIR", help="The feature cache.", show_default="$RICHREP_HOME/features"),
 ]
 DEFAULT_OUT = Path("runs")
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the records, one JSON file each.")]
 Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Also write the records as JSON; - is standard output.")
+    str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output, instead of the table.")
 ]

@@ -22,11 +22,19 @@ def probe(
     protocol: Annotated[str, typer.Option("--protocol", help="See: richrep list protocols.")] = "logistic",
     normalization: Annotated[
         list[str] | None,
-        typer.Option("--normalization", metavar="NAME", help="Try only these normalisations.  [default: all four]"),
+        typer.Option(
+            "--normalization", metavar="NAME", help="Try only this. Repeat for several.", show_default="all four"
+        ),
     ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option("--seed", metavar="N", help="Decides the val part. Repeat for several.  [default: 0]"),
+        typer.Option(
+            "--seed",
+            metavar="N",
+            callback=options.check_seed,
+            help="Decides the val part, and random weights. Repeat for several.",
+            show_default="0",
+        ),
     ] = None,
     own_head: Annotated[
         bool, typer.Option("--own-head", help="Also score the classifiers found in the checkpoints, untouched.")
@@ -58,6 +66,7 @@ def probe(
     from richrep.reports.tables import make_probe_table
 
     console.check_writable(json)
+    console.check_folder(out, "--out")
     chosen = make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)

@@ -12,7 +12,7 @@ from richrep.cli import console, options
 def results(
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Only records that hold all of these; also key=value (seed=0)."),
+        typer.Argument(metavar="PATTERN", help="Only records that hold all of these; also key=value (seed=0)."),
     ] = None,
     out: options.Out = options.DEFAULT_OUT,
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write CSV; - is standard output.")] = None,
@@ -33,6 +33,8 @@ def results(
     targets = [target for target in (csv, markdown, json) if target is not None]
     if targets.count("-") > 1:
         raise RichrepError("Only one of --csv, --markdown and --json can go to standard output.")
+    if len(set(targets)) < len(targets):
+        raise RichrepError("--csv, --markdown and --json would overwrite each other. Give each a file of its own.")
     for target in targets:
         console.check_writable(target)
     records = load_records(out, patterns or ())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import torch
 
-from richrep.backbones.backbone import Backbone
 from richrep.data.preprocessing import Geometry
 from richrep.data.split import Split
 from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
-from richrep.features.forward import NormalizedBatch, check_shape, full_float32, made_ready, outputs
+from richrep.features.forward import NormalizedBatch, check_shape, forward_threads, full_float32, made_ready, outputs
 from richrep.features.manifest import Request
 from richrep.features.progress import ProgressMeter
 from richrep.features.sink import BlockSink
@@ -66,10 +67,18 @@ def fill_sinks(tasks: Sequence[Task], split: Split, options: LoopOptions, meter:
         pin_memory=device.type == "cuda",
     )
     backbones = {task.request.backbone: None for lacking in todo.values() for task in lacking}
-    with made_ready(backbones, device), full_float32(device), contextlib.closing(batches):
+    with (
+        contextlib.closing(batches),
+        made_ready(backbones, device),
+        full_float32(),
+        forward_threads(backbones, device) as (pool, num_threads),
+    ):
         for block, lacking in todo.items():
             count = -(-len(first.block_range(block)) // options.batch_size)
-            _fill_block(block, lacking, itertools.islice(batches, count), split, device, meter)
+            work = _BlockWork(lacking, first.block_range(block), device)
+            work.run(itertools.islice(batches, count), pool, num_threads, meter)
+            work.hand_over(block, split)
+            meter.add_block()
 
 
 def _missing_blocks(tasks: Sequence[Task]) -> dict[int, list[Task]]:
@@ -90,39 +99,50 @@ def _plans(todo: dict[int, list[Task]], batch_size: int) -> Iterator[BatchPlan]:
             yield BatchPlan(rows[start : start + batch_size], tuple(geometries))
 
 
-def _fill_block(
-    block: int,
-    tasks: Sequence[Task],
-    batches: Iterator[PixelBatch],
-    split: Split,
-    device: torch.device,
-    meter: ProgressMeter,
-) -> None:
-    rows = tasks[0].sink.manifest.block_range(block)
-    # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
-    values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
-    skipped: dict[int, str] = {}
-    for batch in batches:
-        _forward_batch(batch, rows.start, values, device)
-        skipped |= batch.skipped
+class _BlockWork:
+    """One block in the making: a matrix for each task, filled batch by batch."""
+
+    def __init__(self, tasks: Sequence[Task], rows: range, device: torch.device) -> None:
+        self._networks = _by_network(tasks)
+        self._rows, self._device = rows, device
+        # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
+        self._values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
+        self._skipped: dict[int, str] = {}
+
+    def run(self, batches: Iterator[PixelBatch], pool: Executor, num_threads: int, meter: ProgressMeter) -> None:
+        """Puts all batches through the networks, one a thread and one waiting."""
+        running: deque[tuple[PixelBatch, Future[None]]] = deque()
+        for batch in batches:
+            running.append((batch, pool.submit(self._forward, batch)))
+            if len(running) > num_threads:
+                self._finish(*running.popleft(), meter)
+        while running:
+            self._finish(*running.popleft(), meter)
+
+    def hand_over(self, block: int, split: Split) -> None:
+        """Gives every sink its part, if all of it is finite."""
+        for task, features in self._values.items():
+            features[[row - self._rows.start for row in self._skipped]] = 0
+            _check_finite(features, self._rows, task, split)
+            task.sink.write_block(block, features.cpu(), self._skipped)
+
+    def _finish(self, batch: PixelBatch, forward: Future[None], meter: ProgressMeter) -> None:
+        forward.result()
+        self._skipped |= batch.skipped
         meter.add_images(len(batch.rows))
-    for task, features in values.items():
-        features[[row - rows.start for row in skipped]] = 0
-        _check_finite(features, rows, task, split)
-        task.sink.write_block(block, features.cpu(), skipped)
-    meter.add_block()
 
-
-def _forward_batch(batch: PixelBatch, first_row: int, values: dict[Task, torch.Tensor], device: torch.device) -> None:
-    """Runs every network once and puts what it gives into the rows of the batch."""
-    normalized = NormalizedBatch(batch.pixels, device)
-    start, stop = batch.rows.start - first_row, batch.rows.stop - first_row
-    for tasks in _by_network(list(values)):
-        backbone: Backbone = tasks[0].request.backbone
-        images = normalized.images(backbone.preprocessing)
-        for task, output in zip(tasks, outputs(backbone, [t.request.layer for t in tasks], images), strict=True):
-            check_shape(output, (len(batch.rows), task.request.dim), title=task.sink.manifest.title)
-            values[task][start:stop] = output
+    def _forward(self, batch: PixelBatch) -> None:
+        """Runs every network once and puts what it gives into the rows of the batch. Called in a thread of the pool."""
+        start, stop = batch.rows.start - self._rows.start, batch.rows.stop - self._rows.start
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            normalized = NormalizedBatch(batch.pixels, self._device)
+            for tasks in self._networks:
+                backbone = tasks[0].request.backbone
+                images = normalized.images(backbone.preprocessing)
+                given = outputs(backbone, [task.request.layer for task in tasks], images)
+                for task, output in zip(tasks, given, strict=True):
+                    check_shape(output, (len(batch.rows), task.request.dim), title=task.sink.manifest.title)
+                    self._values[task][start:stop] = output
 
 
 def _by_network(tasks: Sequence[Task]) -> list[list[Task]]:

@@ -73,7 +73,8 @@ def extract_features(
     Several backbones cost one pass over the images: each is decoded once, resized once for each geometry and normalised
     once for each preprocessing; backbones of equal weights and preprocessing are computed once. The networks run in
     evaluation mode, in float32; afterwards their modules are as they were (training flags, device, memory layout). So
-    `batch_size`, `device` and `num_workers` change speed, and values only by rounding.
+    `batch_size`, `device` and `num_workers` change speed, and values only by rounding. On the CPU several threads call
+    a network at once, each with a batch of its own, so its `forward` must not keep state (with hooks it is one thread).
 
     Args:
         backbones: one backbone, or several.

@@ -51,8 +51,8 @@ class Normalization:
 
 
 def _unit_rows(features: torch.Tensor) -> torch.Tensor:
-    """Every row divided by its l2 norm; a row of zeros stays. The squares are float64: they neither vanish nor overflow."""
-    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).to(features)
+    """Every row divided by its l2 norm; a row of zeros stays. Squared in float64, where none vanishes or overflows."""
+    norms: torch.Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).to(features)
     return features / norms.masked_fill_(norms == 0, 1.0)
 
 

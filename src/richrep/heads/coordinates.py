@@ -39,10 +39,10 @@ class Coordinates:
 _INVISIBLE = 1e-6
 
 
-def _eigh_descending(
+def _eigh_kept(
     symmetric: torch.Tensor, *, threshold: float, rounding: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues worth keeping, largest first, with their eigenvectors as columns.
+    """Eigenvalues worth keeping, smallest first, with their eigenvectors as columns.
 
     Dropped is what lies below `threshold` (too little to lower the objective) and is `_INVISIBLE` beside the largest,
     and what lies below `rounding` times the largest.
@@ -58,8 +58,7 @@ def _eigh_descending(
         values, vectors = torch.linalg.eigh(symmetric)
     largest = max(float(values[-1]), 0.0)
     kept = int((values > max(min(threshold, _INVISIBLE * largest), rounding * largest)).sum())
-    order = torch.arange(len(values) - 1, len(values) - 1 - kept, -1, device=values.device)
-    return values[order], vectors[:, order]
+    return values[len(values) - kept :], vectors[:, len(values) - kept :]  # a view: nothing is copied
 
 
 def primal_coordinates(
@@ -70,9 +69,12 @@ def primal_coordinates(
     normalization: Normalization,
     threshold: float,
 ) -> Coordinates:
-    """From the Gram matrix of the columns, (D, D); for N >= D. `stats` are of the normalised features."""
+    """From the Gram matrix of the columns, (D, D); for N >= D.
+
+    `stats` are of the normalised features; on the CPU their Gram matrix is used up.
+    """
     assert stats.gram is not None
-    spectrum, vectors = _eigh_descending(stats.gram.clone(), threshold=threshold)
+    spectrum, vectors = _eigh_kept(stats.gram, threshold=threshold)
     rotated = torch.empty(stats.num_rows, len(spectrum), dtype=features.dtype, device=features.device)
     for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**21 // features.shape[1])):
         centred = normalization.apply(chunk).to(torch.float64) - stats.mean
@@ -99,7 +101,7 @@ def dual_coordinates(
     # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length below
     # would make weights of it.
     rounding = total * torch.finfo(gram.dtype).eps
-    spectrum, vectors = _eigh_descending(gram.div_(total), threshold=threshold, rounding=rounding)
+    spectrum, vectors = _eigh_kept(gram.div_(total), threshold=threshold, rounding=rounding)
     lengths = (total * spectrum).sqrt()
     rotated = (vectors * lengths).to(features.dtype)  # (N, r)
     return Coordinates(rotated, spectrum, stats.mean, vectors / lengths, is_dual=True)

@@ -128,11 +128,14 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _features(self, X: Any) -> torch.Tensor:
         """Features of the fitted width as a tensor; arrays go through scikit-learn's checks."""
         if not isinstance(X, torch.Tensor):
-            X = as_tensor(validate_data(self, X, reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False))
-        if X.ndim != 2 or X.shape[1] != self.n_features_in_:
-            raise FeatureError(f"features must have shape (N, {self.n_features_in_}) as in fit, got {tuple(X.shape)}.")
-        check_features(X)
-        return X.detach()
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        features = as_tensor(X).detach()
+        if features.ndim != 2 or features.shape[1] != self.n_features_in_:
+            raise FeatureError(
+                f"features must have shape (N, {self.n_features_in_}) as in fit, got {tuple(features.shape)}."
+            )
+        check_features(features)
+        return features
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "weight_"):

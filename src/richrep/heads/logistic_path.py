@@ -97,7 +97,7 @@ class _Objective:
     def curvature(self, active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Diagonal of the Hessian (A, K·(r + 1)): mean of p(1 - p)z² over the rows, plus the penalty."""
         weights, biases = self.unpack(active, points)
-        count, classes, rank = weights.shape
+        count, classes, _ = weights.shape
         flat, flat_biases = weights.flatten(0, 1), biases.reshape(-1, 1)
         total = torch.zeros_like(flat)
         bias_total = torch.zeros_like(flat_biases)
@@ -248,7 +248,7 @@ def fit_logistic_path(
     objective, start = _make_objective(coordinates, dense, penalties)
     found = _solve(objective, start, tol=tol, max_iter=max_iter)
     weights, biases = objective.unpack(torch.arange(len(penalties), device=features.device), found.points)
-    count, classes, rank = weights.shape
+    count, classes, _ = weights.shape
     columns = to_columns(coordinates, weights.flatten(0, 1), features, rows, fitted)  # (L·K', D)
     offsets = biases.reshape(-1).to(torch.float64) - columns @ coordinates.mean
     if fitted.folds:
@@ -286,8 +286,9 @@ def _coordinates(
         return fitted, dual_coordinates(features, rows, normalization=fitted, threshold=threshold)
     if fitted.folds:
         assert raw.gram is not None
-        scaled = raw.gram * torch.outer(fitted.scale, fitted.scale)
-        stats = Moments(raw.mean * fitted.scale, scaled, scaled.diagonal(), raw.num_rows)
+        scaled = raw.gram if raw_moments is None else raw.gram.clone()  # it will be used up
+        scaled.mul_(fitted.scale).mul_(fitted.scale[:, None])
+        stats = Moments(raw.mean * fitted.scale, scaled, raw.variance * fitted.scale.square(), raw.num_rows)
     else:
         stats = moments(features, rows, with_gram=True, normalization=fitted)
     return fitted, primal_coordinates(features, rows, stats=stats, normalization=fitted, threshold=threshold)

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from richrep.backbones.backbone import Backbone
+from richrep.backbones.blank import isolated_rng
 from richrep.backbones.hashing import sha256_of_tensors
 from richrep.data.split import Split
 from richrep.errors import RichrepError
@@ -36,7 +37,7 @@ def pretrain_supervised(
         split: labelled images, held decoded in memory.
         num_steps: steps of the optimizer; batch_size: images in each.
         lr: peak learning rate. weight_decay: on all parameters.
-        seed: order of the images.
+        seed: order of the images, and dropout where the network has it; the global generators are not disturbed.
 
     Raises:
         RichrepError: the head does not fit the classes, or training diverged.
@@ -61,13 +62,14 @@ def pretrain_supervised(
         return F.cross_entropy(head(trunk(images)), labels)
 
     warmup = max(1, num_steps // 10)
-    train_steps(
-        loss_of_batch,
-        _batches(trained, split, batch_size, torch.Generator().manual_seed(seed)),
-        optimizer,
-        num_steps=num_steps,
-        lr_factor=lambda step: cosine_lr(step, num_steps=num_steps, warmup_steps=warmup),
-    )
+    with isolated_rng(seed):
+        train_steps(
+            loss_of_batch,
+            _batches(trained, split, batch_size, torch.Generator().manual_seed(seed)),
+            optimizer,
+            num_steps=num_steps,
+            lr_factor=lambda step: cosine_lr(step, num_steps=num_steps, warmup_steps=warmup),
+        )
     network.eval()
     return replace(
         trained,
