@@ -19,7 +19,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -283,19 +282,21 @@ def print_memory(
 
 
 def memory_child(folder: str, task: str) -> None:
-    def peak_mb() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    def memory_mb(name: str) -> float:
+        """VmRSS (now) or VmHWM (highest) of this process; getrusage would begin with the parent's peak."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1e3
 
     num_classes, cs = json.loads(task)
     small = torch.randn(200, 8)  # loads what the libraries load on first use
     fit_logistic_path(small, torch.arange(200) % 2, num_classes=2, l2s=[1.0])
-    before = peak_mb()
+    before = memory_mb("VmRSS")
     content = np.load(Path(folder) / "x.npz")
     features, labels, rows = torch.from_numpy(content["x"]), torch.from_numpy(content["y"]), content["rows"]
     chosen = torch.from_numpy(rows).long() if len(rows) else None
     total = len(features) if chosen is None else len(chosen)
     fit_logistic_path(features, labels, num_classes=num_classes, l2s=[1 / (total * c) for c in cs], rows=chosen)
-    print(json.dumps([before, peak_mb()]))
+    print(json.dumps([before, memory_mb("VmHWM")]))
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0  # without a terminal, progress is a line now and then
 
+_bar_console: Console | None = None  # while a bar is drawn: it must be drawn again below every line of log
+
 
 def stdout() -> Console:
     """The console for results; 100 columns when standard output is no terminal, so that files read well."""
@@ -36,13 +38,20 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """One line of log."""
-    stderr().print(text)
+    """One line of log, above the progress bar where one is drawn."""
+    (_bar_console or stderr()).print(text)
+
+
+class _LogHandler(logging.Handler):
+    """The library's log as lines of `say`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 def show_log(*, verbose: bool = False) -> None:
     """Sends the library's log to standard error."""
-    handler = logging.StreamHandler()
+    handler = _LogHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("richrep")
     logger.handlers = [handler]
@@ -75,9 +84,14 @@ def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
         TextColumn("{task.completed}/{task.total} images, {task.fields[rate]:.0f} images/s, left"),
         TimeRemainingColumn(),
     )
+    global _bar_console
     with Progress(*columns, console=stderr(), transient=True) as bar:
         task = bar.add_task("extract", rate=0.0, total=None)
-        yield lambda p: bar.update(task, completed=p.images_done, total=p.images_total, rate=p.images_per_s)
+        _bar_console = bar.console
+        try:
+            yield lambda p: bar.update(task, completed=p.images_done, total=p.images_total, rate=p.images_per_s)
+        finally:
+            _bar_console = None
 
 
 def _progress_lines() -> Callable[[ExtractionProgress], None]:

@@ -49,19 +49,19 @@ def demo(
         f"({len(target.train)} train and val, {len(target.test)} test images)."
     )
     runs: list[tuple[Record, Record]] = []
-    first: list[Record] = []
+    measured: list[Record] = []
     for repeat in range(repeats):
         records = run_once(source, target, seed=seed + repeat)
         for record in records:
             save_record(record, out)
-        first = first or records
+        measured += records
         runs.append((records[-2], records[-1]))
         console.say(
             f"run {repeat + 1} of {repeats}: {_accuracy(records[-2]):.3f} together, {_accuracy(records[-1]):.3f} one"
         )
     if json != "-":
         screen = console.stdout()
-        screen.print(render_rich(make_probe_table(first), width=screen.width))
+        screen.print(render_rich(make_probe_table(measured[: len(measured) // repeats]), width=screen.width))
         screen.print()
         table = Table("test accuracy on digits 5-9", "mean ± std", *(f"run {i + 1}" for i in range(repeats)), box=None)
         all_together, all_alone = [_accuracy(a) for a, _ in runs], [_accuracy(b) for _, b in runs]
@@ -74,7 +74,7 @@ def demo(
         screen.print()
         screen.print(what_was_seen(all_together, all_alone))
     if json is not None:
-        console.write_text(json, render_json([record for run in runs for record in run]))
+        console.write_text(json, render_json(measured))
 
 
 def digits_pair() -> tuple[Dataset, Dataset]:

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from richrep.cli import cache, console, demo, extract, inspect, list_names, probe, results
-from richrep.errors import RichrepError
+from richrep.errors import BadImageError, RichrepError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+SKIP = "--on-bad-image skip"
 
 app = typer.Typer(
     name="richrep",
@@ -56,6 +57,8 @@ def run() -> None:
         app()
     except RichrepError as error:
         console.say(f"Error: {error}")
+        if isinstance(error, BadImageError) and SKIP not in str(error):
+            console.say(f"Repair or remove the image, or leave such images out with {SKIP}.")
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer's answer to Ctrl-C

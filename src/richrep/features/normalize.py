@@ -100,7 +100,7 @@ def moments(
     first = torch.zeros(dim, dtype=torch.float64, device=features.device)
     second = first.clone()
     gram = torch.zeros(dim, dim, dtype=torch.float64, device=features.device) if with_gram else None
-    for _, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**22 // dim)):  # at most 32 MiB in float64
+    for _, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // dim)):  # 8 MiB in float64
         values = (normalization.apply(chunk) if normalization is not None else chunk).to(torch.float64)
         if origin is None:
             origin = values.mean(0)
@@ -112,7 +112,7 @@ def moments(
             second += values.square().sum(0)
     shift = first / total
     if gram is not None:
-        gram.div_(total).sub_(torch.outer(shift, shift))
+        gram.div_(total).addr_(shift, shift, alpha=-1)
         second = gram.diagonal().clone()
     else:
         second = second / total - shift.square()

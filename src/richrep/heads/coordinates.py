@@ -76,7 +76,7 @@ def primal_coordinates(
     assert stats.gram is not None
     spectrum, vectors = _eigh_kept(stats.gram, threshold=threshold)
     rotated = torch.empty(stats.num_rows, len(spectrum), dtype=features.dtype, device=features.device)
-    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**21 // features.shape[1])):
+    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
         centred = normalization.apply(chunk).to(torch.float64) - stats.mean
         rotated[start : start + len(chunk)] = centred @ vectors  # float64: small directions keep their digits
     return Coordinates(rotated, spectrum, stats.mean, vectors.to(features.dtype), is_dual=False)
@@ -116,10 +116,10 @@ def to_columns(
 ) -> torch.Tensor:
     """Weights (M, r) on the coordinates -> weights (M, D) float64 on the normalised features."""
     if not coordinates.is_dual:
-        return weights.to(torch.float64) @ coordinates.basis.to(torch.float64).T
+        return (weights @ coordinates.basis.T).to(torch.float64)
     on_samples = weights.to(torch.float64) @ coordinates.basis.T  # (M, N)
     columns = torch.zeros(len(weights), features.shape[1], dtype=torch.float64, device=features.device)
-    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**21 // features.shape[1])):
+    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
         centred = normalization.apply(chunk).to(torch.float64) - coordinates.mean
         columns += on_samples[:, start : start + len(chunk)] @ centred
     return columns

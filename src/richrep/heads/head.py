@@ -35,8 +35,9 @@ def check_features(features: torch.Tensor) -> None:
             f"features must have shape (N, D) with N, D > 0, got {tuple(features.shape)}. "
             "Pool a feature map before the head, e.g. features.mean(dim=(2, 3))."
         )
-    for start in range(0, len(features), 65536):  # by rows: no copy of the matrix, and the first bad row is known
-        finite = torch.isfinite(features[start : start + 65536]).all(dim=1)
+    step = max(1, 2**20 // features.shape[1])
+    for start in range(0, len(features), step):  # by rows: no copy of the matrix, and the first bad row is known
+        finite = torch.isfinite(features[start : start + step]).all(dim=1)
         if not bool(finite.all()):
             row = start + int((~finite).nonzero()[0])
             raise FeatureError(

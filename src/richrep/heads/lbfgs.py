@@ -48,11 +48,13 @@ class _History:
         self.changes.append(change)
         self.inverse_curvatures.append(torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0))
         if len(self.steps) > self.size:
-            self.steps.pop(0), self.changes.pop(0), self.inverse_curvatures.pop(0)
+            for tensors in (self.steps, self.changes, self.inverse_curvatures):
+                tensors.pop(0)
 
     def keep(self, rows: torch.Tensor) -> None:
-        for name in ("steps", "changes", "inverse_curvatures"):
-            setattr(self, name, [tensor[rows] for tensor in getattr(self, name)])
+        for tensors in (self.steps, self.changes, self.inverse_curvatures):
+            for i, tensor in enumerate(tensors):  # one after the other: never a second copy of all
+                tensors[i] = tensor[rows]
         if self.diagonal is not None:
             self.diagonal = self.diagonal[rows]
 

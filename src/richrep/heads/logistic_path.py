@@ -19,7 +19,7 @@ from richrep.heads.head import check_features, check_labels
 from richrep.heads.lbfgs import Curvature, Evaluate, Minimum, minimize_batch
 from richrep.heads.softmax import cross_entropy_and_residual_
 
-_STATE_BYTES = 2**26  # what the optimiser's history may take; more penalties than fit run one group after another
+_STATE_BYTES = 2**25  # what the optimiser's history may take; more penalties than fit run one group after another
 _LOGITS_PER_CHUNK = 2**19  # logits held at once
 _TOGETHER = 40  # iterations all penalties make as one batch; what is slower than that is worth a better start
 
@@ -280,7 +280,7 @@ def _coordinates(
     """The fitted normalisation and the coordinates, by columns or by samples, whichever are fewer."""
     total = len(features) if rows is None else len(rows)
     is_primal = total >= features.shape[1]
-    raw = raw_moments or moments(features, rows, with_gram=is_primal)
+    raw = raw_moments or moments(features, rows, with_gram=is_primal and normalization != "block-l2")
     fitted = fit_normalization(normalization, raw, blocks=blocks, dtype=features.dtype)
     if not is_primal:
         return fitted, dual_coordinates(features, rows, normalization=fitted, threshold=threshold)
