@@ -8,6 +8,7 @@ objective is at most the identity.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import scipy.linalg
 import torch
@@ -15,19 +16,105 @@ import torch
 from richrep.features.normalize import Moments, Normalization, moments, row_chunks
 
 
+class Samples(Protocol):
+    """N centred samples, read by the chunk as (B, C); the weights of a head live on r coordinates.
+
+    Attributes:
+        count: N; dim: C, the columns of a chunk; dtype: of everything.
+    """
+
+    count: int
+    dim: int
+    dtype: torch.dtype
+
+    def chunk(self, start: int, stop: int) -> torch.Tensor:
+        """Samples (B, C)."""
+        ...
+
+    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Squared coordinates (B, r) of a chunk (B, C)."""
+        ...
+
+    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (M, r) on the coordinates -> (M, C) on the columns of a chunk."""
+        ...
+
+    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
+        """Derivatives (M, C) by the columns -> (M, r) by the coordinates."""
+        ...
+
+
+class RotatedSamples:
+    """Samples kept in the coordinates themselves, (N, r): C = r, nothing to map."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+        (self.count, self.dim), self.dtype = values.shape, values.dtype
+
+    def chunk(self, start: int, stop: int) -> torch.Tensor:
+        """A view."""
+        return self.values[start:stop]
+
+    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Elementwise."""
+        return chunk.square()
+
+    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """As they are."""
+        return weights
+
+    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
+        """As they are."""
+        return slopes
+
+
+class StreamedSamples:
+    """Samples made by the chunk from the features, so that no second matrix of their size is needed: C = D."""
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        rows: torch.Tensor | None,
+        normalization: Normalization,
+        mean: torch.Tensor,
+        basis: torch.Tensor,
+    ) -> None:
+        self._features, self._rows, self._normalization = features, rows, normalization
+        self._mean, self._basis = mean.to(features), basis  # (D,), (D, r)
+        self.count = len(features) if rows is None else len(rows)
+        self.dim, self.dtype = features.shape[1], features.dtype
+
+    def chunk(self, start: int, stop: int) -> torch.Tensor:
+        """Normalised, centred features."""
+        chosen = self._features[start:stop] if self._rows is None else self._features[self._rows[start:stop]]
+        return self._normalization.apply(chosen) - self._mean
+
+    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Of the chunk in the basis."""
+        return (chunk @ self._basis).square_()
+
+    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """W·basisᵀ."""
+        return weights @ self._basis.T
+
+    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
+        """G·basis."""
+        return slopes @ self._basis
+
+
 @dataclass(frozen=True, eq=False)
 class Coordinates:
     """Centred features in an orthogonal basis of their row space.
 
     Attributes:
-        rows: (N, r), the centred, normalised features in the basis.
+        samples: the centred, normalised features, to be read by the chunk.
         spectrum: (r,) float64, mean square of each coordinate.
         mean: (D,) float64, mean of the normalised features.
         basis: (D, r), or with `is_dual` (N, r) such that basis of the features = Xᵀ·basis.
         is_dual: whether the basis is given by the samples (N < D) rather than by the columns.
     """
 
-    rows: torch.Tensor
+    samples: Samples
     spectrum: torch.Tensor
     mean: torch.Tensor
     basis: torch.Tensor
@@ -68,18 +155,27 @@ def primal_coordinates(
     stats: Moments,
     normalization: Normalization,
     threshold: float,
+    max_rotated_bytes: int = 2**26,
 ) -> Coordinates:
     """From the Gram matrix of the columns, (D, D); for N >= D.
 
-    `stats` are of the normalised features; on the CPU their Gram matrix is used up.
+    Args:
+        stats: moments of the normalised features; on the CPU their Gram matrix is used up.
+        threshold: see `_eigh_kept`.
+        max_rotated_bytes: up to this size the features are kept a second time, rotated: fewer products an iteration,
+            and directions of tiny variance keep all their digits. Above it they are streamed.
     """
     assert stats.gram is not None
     spectrum, vectors = _eigh_kept(stats.gram, threshold=threshold)
+    basis = vectors.to(features.dtype)
+    if stats.num_rows * len(spectrum) * features.element_size() > max_rotated_bytes:
+        samples = StreamedSamples(features, rows, normalization, stats.mean, basis)
+        return Coordinates(samples, spectrum, stats.mean, basis, is_dual=False)
     rotated = torch.empty(stats.num_rows, len(spectrum), dtype=features.dtype, device=features.device)
     for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
         centred = normalization.apply(chunk).to(torch.float64) - stats.mean
         rotated[start : start + len(chunk)] = centred @ vectors  # float64: small directions keep their digits
-    return Coordinates(rotated, spectrum, stats.mean, vectors.to(features.dtype), is_dual=False)
+    return Coordinates(RotatedSamples(rotated), spectrum, stats.mean, basis, is_dual=False)
 
 
 def dual_coordinates(
@@ -104,7 +200,7 @@ def dual_coordinates(
     spectrum, vectors = _eigh_kept(gram.div_(total), threshold=threshold, rounding=rounding)
     lengths = (total * spectrum).sqrt()
     rotated = (vectors * lengths).to(features.dtype)  # (N, r)
-    return Coordinates(rotated, spectrum, stats.mean, vectors / lengths, is_dual=True)
+    return Coordinates(RotatedSamples(rotated), spectrum, stats.mean, vectors / lengths, is_dual=True)
 
 
 def to_columns(

@@ -6,7 +6,6 @@ For two classes W is one row (the difference of the logits), as in scikit-learn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +15,10 @@ from richrep.features.feature_set import Block
 from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
 from richrep.heads.coordinates import Coordinates, dual_coordinates, primal_coordinates, to_columns
 from richrep.heads.head import check_features, check_labels
-from richrep.heads.lbfgs import Curvature, Evaluate, Minimum, minimize_batch
-from richrep.heads.softmax import cross_entropy_and_residual_
+from richrep.heads.lbfgs import Minimum, minimize_batch
+from richrep.heads.objective import Objective
 
-_STATE_BYTES = 2**25  # what the optimiser's history may take; more penalties than fit run one group after another
-_LOGITS_PER_CHUNK = 2**19  # logits held at once
+_STATE_BYTES = 2**26  # what the optimiser's history may take; more penalties than fit run one group after another
 _TOGETHER = 40  # iterations all penalties make as one batch; what is slower than that is worth a better start
 
 
@@ -53,107 +51,20 @@ class LogisticPath:
         return torch.addmm(self.biases[index], values, self.weights[index].T)
 
 
-class _Objective:
-    """Values and gradients in the scaled coordinates; parameters (A, K, r + 1), the last one the bias."""
-
-    def __init__(self, rows: torch.Tensor, labels: torch.Tensor, scales: torch.Tensor, penalties: torch.Tensor) -> None:
-        self.rows, self.labels = rows, labels
-        self.scales = scales  # (L, r): weight = scale · parameter
-        self.penalties = penalties  # (L,) float64
-        self.num_classes = int(labels.max()) + 1
-
-    def unpack(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (A, K, r) and biases (A, K, 1); the bias has Hessian at most ½, hence the factor √2."""
-        shaped = points.view(len(points), self.num_classes, -1)
-        return shaped[..., :-1] * self.scales[active][:, None], shaped[..., -1:] * 2**0.5
-
-    def among(self, chosen: torch.Tensor) -> tuple[Evaluate, Curvature]:
-        """Value and curvature with problems counted within `chosen` (indices of penalties)."""
-
-        def evaluate(active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return self(chosen[active], points)
-
-        def curvature(active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-            return self.curvature(chosen[active], points)
-
-        return evaluate, curvature
-
-    def starts(self, i: int, before: Sequence[int], points: torch.Tensor) -> list[torch.Tensor]:
-        """Points (1, P) to start penalty `i` from: its own, its neighbour's, the two stronger ones extrapolated."""
-        candidates = [points[i : i + 1]]
-        scaled = []
-        for j in before:  # the same weights in the coordinates of penalty i
-            shaped = points[j].view(self.num_classes, -1).clone()
-            shaped[:, :-1] *= self.scales[j] / self.scales[i]
-            scaled.append(shaped.view(1, -1))
-        candidates += scaled[-1:]
-        if len(scaled) == 2:
-            step = (self.penalties[i] / self.penalties[before[1]]).log()
-            ratio = float(step / (self.penalties[before[1]] / self.penalties[before[0]]).log())
-            if math.isfinite(ratio):  # two equal penalties have no direction
-                candidates.append(scaled[1] + ratio * (scaled[1] - scaled[0]))
-        return candidates
-
-    def curvature(self, active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """Diagonal of the Hessian (A, K·(r + 1)): mean of p(1 - p)z² over the rows, plus the penalty."""
-        weights, biases = self.unpack(active, points)
-        count, classes, _ = weights.shape
-        flat, flat_biases = weights.flatten(0, 1), biases.reshape(-1, 1)
-        total = torch.zeros_like(flat)
-        bias_total = torch.zeros_like(flat_biases)
-        step = max(64, _LOGITS_PER_CHUNK // len(flat))
-        for start in range(0, len(self.rows), step):
-            chunk = self.rows[start : start + step]
-            logits = torch.addmm(flat_biases, flat, chunk.T).view(count, classes, -1)
-            probs = logits.softmax(1).view(len(flat), -1)
-            spread = probs.mul_(1 - probs)  # (A·K, B)
-            total.addmm_(spread, chunk.square())
-            bias_total += spread.sum(1, keepdim=True)
-        squares = self.scales[active].square()[:, None]  # (A, 1, r)
-        penalty = self.penalties[active].to(weights)[:, None, None]
-        diagonal = (total.view_as(weights) / len(self.rows) + penalty) * squares
-        bias_diagonal = bias_total.view(count, classes, 1) * (2 / len(self.rows))
-        floor = torch.finfo(points.dtype).eps
-        return torch.cat([diagonal, bias_diagonal], dim=2).clamp_(min=floor).view(count, -1)
-
-    def __call__(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        weights, biases = self.unpack(active, points)
-        count, classes, rank = weights.shape
-        flat = weights.flatten(0, 1)  # (A·K, r)
-        flat_biases = biases.reshape(-1, 1)
-        losses = torch.zeros(count, dtype=torch.float64, device=points.device)
-        gradients = torch.zeros(count, classes, rank + 1, dtype=points.dtype, device=points.device)
-        slope, bias_slope = torch.zeros_like(flat), torch.zeros_like(flat_biases)
-        step = max(64, _LOGITS_PER_CHUNK // len(flat))
-        for start in range(0, len(self.rows), step):
-            chunk = self.rows[start : start + step]  # (B, r)
-            logits = torch.addmm(flat_biases, flat, chunk.T)  # (A·K, B)
-            losses += cross_entropy_and_residual_(
-                logits.view(count, classes, -1), self.labels[start : start + step]
-            ).sum(1, dtype=torch.float64)
-            slope.addmm_(logits, chunk)
-            bias_slope += logits.sum(1, keepdim=True)
-        total, l2 = len(self.rows), self.penalties[active]
-        values = losses / total + l2 / 2 * weights.square().sum((1, 2), dtype=torch.float64)
-        shaped = slope.view_as(weights).div_(total).add_(l2.to(weights)[:, None, None] * weights)
-        gradients[..., :-1] = shaped * self.scales[active][:, None]
-        gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5
-        return values, gradients.view(count, -1)
-
-
 def _make_objective(
     coordinates: Coordinates, labels: torch.Tensor, penalties: torch.Tensor
-) -> tuple[_Objective, torch.Tensor]:
+) -> tuple[Objective, torch.Tensor]:
     """The objective, and the start (L, K, r + 1): weights 0 and the bias that is best then, the log class frequency."""
-    rows, spectrum = coordinates.rows, coordinates.spectrum
-    scales = (spectrum / 2 + penalties[:, None]).rsqrt().to(rows)  # (L, r)
-    objective = _Objective(rows, labels, scales, penalties)
-    start = torch.zeros(len(penalties), objective.num_classes, len(spectrum) + 1, dtype=rows.dtype, device=rows.device)
-    start[..., -1] = torch.bincount(labels).to(rows).div(len(labels)).log() / 2**0.5
+    spectrum, dtype = coordinates.spectrum, coordinates.samples.dtype
+    scales = (spectrum / 2 + penalties[:, None]).rsqrt().to(dtype)  # (L, r)
+    objective = Objective(coordinates.samples, labels, scales, penalties)
+    shape = (len(penalties), objective.num_classes, len(spectrum) + 1)
+    start = torch.zeros(shape, dtype=dtype, device=labels.device)
+    start[..., -1] = torch.bincount(labels).to(dtype).div(len(labels)).log() / 2**0.5
     return objective, start
 
 
-def _solve(objective: _Objective, start: torch.Tensor, *, tol: float, max_iter: int) -> Minimum:
+def _solve(objective: Objective, start: torch.Tensor, *, tol: float, max_iter: int) -> Minimum:
     """All penalties together for `_TOGETHER` iterations; those left one by one, each from where its neighbours lead.
 
     Few penalties are left unless the classes are (nearly) separable. Then the solution moves almost linearly with

@@ -1,0 +1,114 @@
+"""The logistic objective of many penalties at once, as the optimiser sees it: values, gradients, curvature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from richrep.heads.coordinates import Samples
+from richrep.heads.lbfgs import Curvature, Evaluate
+from richrep.heads.softmax import cross_entropy_and_residual_
+
+_LOGITS_PER_CHUNK = 2**19  # logits held at once
+_VALUES_PER_CHUNK = 2**21  # values of the samples held at once, where they are made by the chunk
+
+
+class Objective:
+    """Values and gradients in the scaled coordinates; parameters (A, K·(r + 1)), the last of each class its bias.
+
+    Args:
+        samples: N centred samples with r coordinates.
+        labels: (N,) int64, every class of [0, K) present.
+        scales: (L, r), weight = scale · parameter.
+        penalties: (L,) float64.
+    """
+
+    def __init__(self, samples: Samples, labels: torch.Tensor, scales: torch.Tensor, penalties: torch.Tensor) -> None:
+        self.samples, self.labels = samples, labels
+        self.scales, self.penalties = scales, penalties
+        self.num_classes = int(labels.max()) + 1
+
+    def unpack(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (A, K, r) and biases (A, K, 1); the bias has Hessian at most ½, hence the factor √2."""
+        shaped = points.view(len(points), self.num_classes, -1)
+        return shaped[..., :-1] * self.scales[active][:, None], shaped[..., -1:] * 2**0.5
+
+    def _chunks(self, num_heads: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of chunks whose logits and samples stay small."""
+        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, _VALUES_PER_CHUNK // self.samples.dim))
+        for start in range(0, self.samples.count, step):
+            yield start, min(start + step, self.samples.count)
+
+    def among(self, chosen: torch.Tensor) -> tuple[Evaluate, Curvature]:
+        """Value and curvature with problems counted within `chosen` (indices of penalties)."""
+
+        def evaluate(active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self(chosen[active], points)
+
+        def curvature(active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+            return self.curvature(chosen[active], points)
+
+        return evaluate, curvature
+
+    def starts(self, i: int, before: Sequence[int], points: torch.Tensor) -> list[torch.Tensor]:
+        """Points (1, P) to start penalty `i` from: its own, its neighbour's, the two stronger ones extrapolated."""
+        candidates = [points[i : i + 1]]
+        scaled = []
+        for j in before:  # the same weights in the coordinates of penalty i
+            shaped = points[j].view(self.num_classes, -1).clone()
+            shaped[:, :-1] *= self.scales[j] / self.scales[i]
+            scaled.append(shaped.view(1, -1))
+        candidates += scaled[-1:]
+        if len(scaled) == 2:
+            step = (self.penalties[i] / self.penalties[before[1]]).log()
+            ratio = float(step / (self.penalties[before[1]] / self.penalties[before[0]]).log())
+            if math.isfinite(ratio):  # two equal penalties have no direction
+                candidates.append(scaled[1] + ratio * (scaled[1] - scaled[0]))
+        return candidates
+
+    def curvature(self, active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Diagonal of the Hessian (A, K·(r + 1)): mean of p(1 - p)z² over the rows, plus the penalty."""
+        weights, biases = self.unpack(active, points)
+        count, classes, _ = weights.shape
+        flat, flat_biases = weights.flatten(0, 1), biases.reshape(-1, 1)  # (A·K, r), (A·K, 1)
+        on_columns = self.samples.to_columns(flat)
+        total, bias_total = torch.zeros_like(flat), torch.zeros_like(flat_biases)
+        for start, stop in self._chunks(len(flat)):
+            chunk = self.samples.chunk(start, stop)  # (B, C)
+            logits = torch.addmm(flat_biases, on_columns, chunk.T).view(count, classes, -1)
+            probs = logits.softmax(1).view(len(flat), -1)
+            spread = probs.mul_(1 - probs)  # (A·K, B)
+            total.addmm_(spread, self.samples.squares(chunk))
+            bias_total += spread.sum(1, keepdim=True)
+        squares = self.scales[active].square()[:, None]  # (A, 1, r)
+        penalty = self.penalties[active].to(weights)[:, None, None]
+        diagonal = (total.view_as(weights) / self.samples.count + penalty) * squares
+        bias_diagonal = bias_total.view(count, classes, 1) * (2 / self.samples.count)
+        floor = torch.finfo(points.dtype).eps
+        return torch.cat([diagonal, bias_diagonal], dim=2).clamp_(min=floor).view(count, -1)
+
+    def __call__(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights, biases = self.unpack(active, points)
+        count, classes, rank = weights.shape
+        on_columns = self.samples.to_columns(weights.flatten(0, 1))  # (A·K, C)
+        flat_biases = biases.reshape(-1, 1)
+        losses = torch.zeros(count, dtype=torch.float64, device=points.device)
+        gradients = torch.zeros(count, classes, rank + 1, dtype=points.dtype, device=points.device)
+        slope, bias_slope = torch.zeros_like(on_columns), torch.zeros_like(flat_biases)
+        for start, stop in self._chunks(len(on_columns)):
+            chunk = self.samples.chunk(start, stop)  # (B, C)
+            logits = torch.addmm(flat_biases, on_columns, chunk.T)  # (A·K, B)
+            chunk_losses = cross_entropy_and_residual_(logits.view(count, classes, -1), self.labels[start:stop])
+            losses += chunk_losses.sum(1, dtype=torch.float64)
+            slope.addmm_(logits, chunk)  # logits hold the residuals now
+            bias_slope += logits.sum(1, keepdim=True)
+        total, l2 = self.samples.count, self.penalties[active]
+        values = losses / total + l2 / 2 * weights.square().sum((1, 2), dtype=torch.float64)
+        shaped = (
+            self.samples.from_columns(slope).view_as(weights).div_(total).add_(l2.to(weights)[:, None, None] * weights)
+        )
+        gradients[..., :-1] = shaped * self.scales[active][:, None]
+        gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5
+        return values, gradients.view(count, -1)
