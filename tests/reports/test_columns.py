@@ -98,7 +98,7 @@ def test_a_concatenation_is_compared_with_its_best_member_in_a_sentence(make_rec
     printed = print_table(make_probe_table([make_record("a b", gain=0.029, gain_interval=interval)]))
     low, high = (f"{100 * value:+.1f}" for value in interval)
     assert printed.notes == (
-        f"cat(a+b): +2.90 points over its best member, b (95 % interval {low} – {high}, paired on the same test "
+        f"cat(a+b): +2.90 points over b, its best member on val (95 % interval {low} – {high}, paired on the same test "
         f"images): {verdict}",
         EMPTY_NOTE,  # this record has no interval of its own
     )
@@ -106,7 +106,7 @@ def test_a_concatenation_is_compared_with_its_best_member_in_a_sentence(make_rec
 
 def test_a_gain_without_interval_is_not_judged(make_record):
     printed = print_table(make_probe_table([make_record("a b", gain=-0.01)]))
-    assert printed.notes[0] == "cat(a+b): -1.00 points over its best member, b."
+    assert printed.notes[0] == "cat(a+b): -1.00 points over b, its best member on val."
 
 
 def test_an_empty_cell_is_a_dash_and_explained(make_record):
@@ -156,7 +156,7 @@ def test_results_name_variants_beside_the_representation(make_record):
 def test_results_say_the_mean_gain_of_a_concatenation(make_record):
     records = [make_record("a b", gain=gain, seed=seed) for seed, gain in enumerate([0.01, 0.03])]
     assert print_table(make_results_table(records)).notes == (
-        "cat(a+b) on cifar10: +2.00 ± 1.41 points over its best member (2 seeds).",
+        "cat(a+b) on cifar10: +2.00 ± 1.41 points over its best member on val (2 seeds).",
     )
 
 

@@ -124,7 +124,7 @@ def test_markdown_has_caption_table_and_notes(make_record):
         "| a | 64 | 81.00 | 80.00 | 78.0 – 82.0 | 0.0032 | block-rms | 12.0/1.2 |\n"
         "| cat(a+b) | 128 | 81.00 | 80.00 | 78.0 – 82.0 | 0.0032 | block-rms | 12.0/1.2 |\n"
         "\n"
-        "cat(a+b): +1.00 points over its best member, b.\n"
+        "cat(a+b): +1.00 points over b, its best member on val.\n"
     )
 
 

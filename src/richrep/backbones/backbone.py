@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import nn
@@ -81,9 +80,12 @@ class Backbone:
         total = sum(w.numel() for w in weights)
         return sum(int((w == 0).sum()) for w in weights) / total if total else 0.0
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over family, architecture, variant and the tensors of trunk, pool and head, with names."""
+        """SHA-256 (hex) over family, architecture, variant and the tensors of trunk, pool and head, with names.
+
+        Computed anew each time, so that weights trained in place never pass for the old ones.
+        """
         facts = f"richrep backbone 1\0{self.family}\0{self.architecture}\0{self.variant}\0"
         digest = hashlib.sha256(facts.encode())
         for part, module in (("trunk", self.trunk), ("pool", self.pool), ("head", self.head)):

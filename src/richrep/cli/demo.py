@@ -61,8 +61,12 @@ def demo(
         )
     if json != "-":
         screen = console.stdout()
+        screen.print(
+            f"The main job, run 1 of {repeats}: each network alone, the {NUM_SHORT} short ones together, the long one."
+        )
         screen.print(render_rich(make_probe_table(measured[: len(measured) // repeats]), width=screen.width))
         screen.print()
+        screen.print(f"Together against alone, all runs ({LONG_STEPS} training steps on either side):")
         table = Table("test accuracy on digits 5-9", "mean ± std", *(f"run {i + 1}" for i in range(repeats)), box=None)
         all_together, all_alone = [_accuracy(a) for a, _ in runs], [_accuracy(b) for _, b in runs]
         for name, values in (
@@ -73,6 +77,7 @@ def demo(
         screen.print(table)
         screen.print()
         screen.print(what_was_seen(all_together, all_alone))
+    console.say(f"{len(measured)} records in {out}. See them again with: richrep results --out {out}")
     if json is not None:
         console.write_text(json, render_json(measured))
 

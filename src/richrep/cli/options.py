@@ -38,7 +38,8 @@ def check_seed(seeds: int | list[int] | None) -> int | list[int] | None:
 
 
 TrainSize = Annotated[
-    int | None, typer.Option("--train-size", metavar="N", help="Only the first N training images, val included.")
+    int | None,
+    typer.Option("--train-size", metavar="N", help="Only the first N images of train, out of which val is carved."),
 ]
 TestSize = Annotated[int | None, typer.Option("--test-size", metavar="N", help="Only the first N test images.")]
 BatchSize = Annotated[

@@ -70,6 +70,9 @@ def probe(
     chosen = make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
+    source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
+    loaded = console.load_backbones(backbones, seed=seeds[0])
+    _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
     records: list[Record] = []
 
     def keep(record: Record) -> None:
@@ -79,8 +82,8 @@ def probe(
         console.say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed})")
 
     for seed in seeds:
-        loaded = console.load_backbones(backbones, seed=seed)
-        _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
+        if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
+            loaded = console.load_backbones(backbones, seed=seed)
         with console.extraction_progress() as progress:
             run_probe(
                 loaded,

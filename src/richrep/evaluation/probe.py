@@ -193,6 +193,8 @@ def _select_rows(task: _Task, features: FeatureSet, *, fraction: float, seed: in
         skipped = [image.row for image in features.skipped]
         kept = np.setdiff1d(np.arange(len(task.trainval)), skipped)
         rows = np.flatnonzero(kept < task.num_stored_train), np.flatnonzero(kept >= task.num_stored_train)
+    if len(rows[1]) == 0 and task.num_stored_train is not None:
+        raise DatasetError(f"{task.dataset.name}: the stored val has no image that can be decoded. Repair it.")
     if len(rows[1]) == 0:
         raise DatasetError(
             f"{task.dataset.name}: no class has two training images, so none can go to val and nothing can be tuned. "

@@ -116,8 +116,7 @@ def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROW
         address=backbone.address,
         family=backbone.family,
         architecture=backbone.architecture,
-        # A copy of the dataclass, because a Backbone keeps its first fingerprint and may have been trained since.
-        weights=replace(backbone).fingerprint,
+        weights=backbone.fingerprint,
         structure=_structure(backbone),
         layer=request.layer,
         precision=PRECISION,

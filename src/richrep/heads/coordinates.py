@@ -21,10 +21,12 @@ class Samples(Protocol):
 
     Attributes:
         count: N; dim: C, the columns of a chunk; dtype: of everything.
+        max_values: how many values a chunk should have at most, for the copies that are made of it.
     """
 
     count: int
     dim: int
+    max_values: int
     dtype: torch.dtype
 
     def chunk(self, start: int, stop: int) -> torch.Tensor:
@@ -46,6 +48,8 @@ class Samples(Protocol):
 
 class RotatedSamples:
     """Samples kept in the coordinates themselves, (N, r): C = r, nothing to map."""
+
+    max_values = 2**22
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values = values
@@ -70,6 +74,8 @@ class RotatedSamples:
 
 class StreamedSamples:
     """Samples made by the chunk from the features, so that no second matrix of their size is needed: C = D."""
+
+    max_values = 2**21
 
     def __init__(
         self,

@@ -29,8 +29,14 @@ class Minimum:
     iterations: torch.Tensor
     converged: torch.Tensor
 
+    def put(self, indices: torch.Tensor, part: Minimum) -> None:
+        """Writes the results of `part` at `indices`."""
+        self.points[indices], self.values[indices] = part.points, part.values
+        on_cpu = indices.cpu()
+        self.iterations[on_cpu], self.converged[on_cpu] = part.iterations, part.converged
 
-class _History:
+
+class History:
     """The last `size` steps and gradient changes of A problems, oldest first; H·gradient by the two-loop recursion."""
 
     def __init__(self, size: int) -> None:
@@ -41,12 +47,9 @@ class _History:
         self.inverse_curvatures: list[torch.Tensor] = []  # each (A, 1), 1/(s·y); 0 where the pair is not usable
 
     def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
-        curvature = (step * change).sum(1, keepdim=True)
-        floor = torch.finfo(step.dtype).eps * step.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
-        usable = curvature > floor  # rounding can hide the positive curvature of a convex function
         self.steps.append(step)
         self.changes.append(change)
-        self.inverse_curvatures.append(torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0))
+        self.inverse_curvatures.append(_inverse_curvature(step, change))
         if len(self.steps) > self.size:
             for tensors in (self.steps, self.changes, self.inverse_curvatures):
                 tensors.pop(0)
@@ -58,8 +61,16 @@ class _History:
         if self.diagonal is not None:
             self.diagonal = self.diagonal[rows]
 
+    def add_quadratic(self, diagonal: torch.Tensor) -> None:
+        """Makes the pairs those of the problems plus `diagonal`/2·x² (P,): changes grow by diagonal·step."""
+        for step, change in zip(self.steps, self.changes, strict=True):
+            change.addcmul_(step, diagonal)
+        self.inverse_curvatures = [_inverse_curvature(s, y) for s, y in zip(self.steps, self.changes, strict=True)]
+
     def descent(self, gradients: torch.Tensor) -> torch.Tensor:
         """-H·gradient (A, P)."""
+        if len(gradients) == 1 and gradients.device.type == "cpu":
+            return self._descent_of_one(gradients[0])[None]
         direction = -gradients
         pairs = list(zip(self.steps, self.changes, self.inverse_curvatures, strict=True))
         weights = []
@@ -77,6 +88,35 @@ class _History:
         for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
             direction.addcmul_(step, weight - inverse * (change * direction).sum(1, keepdim=True))
         return direction
+
+    def _descent_of_one(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The same (P,) for a single problem: vectors and numbers in place of matrices, a third of the overhead."""
+        direction = -gradient
+        pairs = [
+            (step[0], change[0], float(inverse))
+            for step, change, inverse in zip(self.steps, self.changes, self.inverse_curvatures, strict=True)
+        ]
+        weights = []
+        for step, change, inverse in reversed(pairs):
+            weights.append(inverse * float(step @ direction))
+            direction.add_(change, alpha=-weights[-1])
+        if self.diagonal is not None:
+            direction.div_(self.diagonal[0])
+        if pairs:
+            _, change, inverse = pairs[-1]
+            scaled = change if self.diagonal is None else change / self.diagonal[0]
+            power = inverse * float(change @ scaled)
+            direction.div_(power if power > 0 else 1.0)
+        for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
+            direction.add_(step, alpha=weight - inverse * float(change @ direction))
+        return direction
+
+
+def _inverse_curvature(step: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """1/(s·y) (A, 1); 0 where rounding hides the positive curvature of a convex function."""
+    curvature = (step * change).sum(1, keepdim=True)
+    floor = torch.finfo(step.dtype).eps * step.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
+    return torch.where(curvature > floor, 1 / curvature.masked_fill(curvature <= floor, 1.0), 0.0)
 
 
 def _backtrack(
@@ -118,9 +158,8 @@ def minimize_batch(
     *,
     tol: float,
     max_iter: int,
-    measure_first: bool = False,
-    history: int = 10,
-    window: int = 5,
+    memory: History | None = None,
+    window: int = 3,
 ) -> Minimum:
     """Minimises L convex problems from `start` (L, P), scaled so that their Hessians are at most the identity there.
 
@@ -131,7 +170,8 @@ def minimize_batch(
     both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
 
     Args:
-        measure_first: measure the diagonal at the start too; worth its price when the start is near the minimum.
+        memory: steps of problems with almost the same Hessians, to go on from; new ones are added to it. The diagonal
+            is then measured once, at the start.
 
     Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 and 7.5. Differs: line search and
     stopping by problem, finished problems leave the batch, the initial matrix is the measured diagonal.
@@ -144,9 +184,12 @@ def minimize_batch(
     values, gradients = evaluate(active, current)
     best_values = values.clone()
     recent = [values]  # values (A,) of the last `window` iterations and the one before
-    memory = _History(history)
+    goes_on = memory is not None
+    memory = memory or History(10)
+    if goes_on:
+        memory.diagonal = curvature(active, current)
     for iteration in range(max_iter):
-        if _is_time_to_measure(iteration) or (measure_first and iteration == 0):
+        if _is_time_to_measure(iteration) and not goes_on:
             memory.diagonal = curvature(active, current)
         directions = memory.descent(gradients)
         slopes = (gradients * directions).sum(1).to(torch.float64)  # (A,), negative
@@ -163,13 +206,13 @@ def minimize_batch(
         converged[active[finished].cpu()] = True
         memory.add(new_points - current, new_gradients - gradients)
         current, values, gradients = new_points, new_values, new_gradients
+        if bool(finished.all()):
+            break
         if bool(finished.any()):
             rows = (~finished).nonzero().flatten()
             active, current, values, gradients = active[rows], current[rows], values[rows], gradients[rows]
             recent = [old[rows] for old in recent]
             memory.keep(rows)
-        if len(active) == 0:
-            break
     return Minimum(points=points, values=best_values, iterations=iterations, converged=converged)
 
 

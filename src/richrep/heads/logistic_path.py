@@ -7,19 +7,19 @@ For two classes W is one row (the difference of the logits), as in scikit-learn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from richrep.features.feature_set import Block
 from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
-from richrep.heads.coordinates import Coordinates, dual_coordinates, primal_coordinates, to_columns
+from richrep.heads.coordinates import Coordinates, StreamedSamples, dual_coordinates, primal_coordinates, to_columns
 from richrep.heads.head import check_features, check_labels
-from richrep.heads.lbfgs import Minimum, minimize_batch
+from richrep.heads.lbfgs import History, Minimum, minimize_batch
 from richrep.heads.objective import Objective
 
 _STATE_BYTES = 2**26  # what the optimiser's history may take; more penalties than fit run one group after another
-_TOGETHER = 40  # iterations all penalties make as one batch; what is slower than that is worth a better start
+_TOGETHER = 40  # iterations streamed samples serve all penalties at once; what is slower is worth a better start
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,44 +65,55 @@ def _make_objective(
 
 
 def _solve(objective: Objective, start: torch.Tensor, *, tol: float, max_iter: int) -> Minimum:
-    """All penalties together for `_TOGETHER` iterations; those left one by one, each from where its neighbours lead.
+    """Strong penalties together, as one batch; weak ones one after the other, each from where its neighbours lead.
 
-    Few penalties are left unless the classes are (nearly) separable. Then the solution moves almost linearly with
-    log l2, and the two stronger penalties before it, extrapolated, give a start that saves most iterations.
+    Weak penalties take many iterations from a cold start. But their solutions move almost linearly with log l2, and
+    their Hessians hardly change, so the next one starts from the last two extrapolated, with the steps of the last ones
+    in memory. Where a pass over the samples is dear (they are streamed), all go together first.
     """
-    size = start[0].numel()
-    group = max(1, _STATE_BYTES // (26 * size * start.element_size()))  # 26 vectors: history, points, gradients
-    parts = []
-    for first in range(0, len(start), group):
-        chosen = torch.arange(first, min(first + group, len(start)), device=start.device)
-        parts.append(
-            minimize_batch(
-                *objective.among(chosen),
-                start[chosen].view(len(chosen), -1),
-                tol=tol,
-                max_iter=min(_TOGETHER, max_iter),
-            )
-        )
+    order = torch.argsort(objective.penalties, descending=True)
+    streamed = isinstance(objective.samples, StreamedSamples)
+    together = len(order) if streamed else -(-len(order) // 3)
     found = Minimum(
-        points=torch.cat([p.points for p in parts]),
-        values=torch.cat([p.values for p in parts]),
-        iterations=torch.cat([p.iterations for p in parts]),
-        converged=torch.cat([p.converged for p in parts]),
+        points=start.flatten(1),
+        values=torch.full((len(order),), torch.inf, dtype=torch.float64, device=start.device),
+        iterations=torch.zeros(len(order), dtype=torch.int64),
+        converged=torch.zeros(len(order), dtype=torch.bool),
     )
-    order = torch.argsort(objective.penalties, descending=True).tolist()
-    for place, i in enumerate(order):
-        if not found.converged[i] and max_iter > _TOGETHER:
-            one = torch.tensor([i], device=start.device)
-            evaluate, curvature = objective.among(one)
-            candidates = objective.starts(i, order[max(0, place - 2) : place], found.points)
-            best = min(candidates, key=lambda point: float(evaluate(torch.zeros_like(one), point)[0]))
-            alone = minimize_batch(
-                evaluate, curvature, best, tol=tol, max_iter=max_iter - _TOGETHER, measure_first=True
-            )
-            found.points[i], found.values[i] = alone.points[0], alone.values[0]
-            found.iterations[i] += alone.iterations[0]
-            found.converged[i] = alone.converged[0]
+    size = start[0].numel() * start.element_size()
+    group = max(1, _STATE_BYTES // (26 * size))  # 26 vectors: history, points, gradients
+    for first in range(0, together, group):
+        chosen = order[first : min(first + group, together)]
+        limit = min(_TOGETHER, max_iter) if streamed else max_iter
+        evaluate = objective.among(chosen)
+        found.put(chosen, minimize_batch(*evaluate, found.points[chosen], tol=tol, max_iter=limit))
+    if max_iter > _TOGETHER or not streamed:
+        left = [i for i in order.tolist() if not found.converged[i] and found.iterations[i] < max_iter]
+        _follow_path(objective, found, order.tolist(), left, tol=tol, max_iter=max_iter)
     return found
+
+
+def _follow_path(
+    objective: Objective, found: Minimum, order: Sequence[int], left: Sequence[int], *, tol: float, max_iter: int
+) -> None:
+    """Solves the penalties `left` from strong to weak, in the coordinates of the first of them."""
+    memory = History(50)
+    for place, i in enumerate(left):
+        one = torch.tensor([i], device=found.points.device)
+        same = objective.in_coordinates_of(left[0])
+        evaluate, curvature = same.among(one)
+        before = [objective.moved(found.points[j], j, left[0]) for j in order[: order.index(i)][-2:]]
+        starts = [objective.moved(found.points[i], i, left[0]), *same.extrapolated(i, order, before)]
+        best = min(starts, key=lambda point: float(evaluate(torch.zeros_like(one), point)[0]))
+        if place:
+            memory.add_quadratic(same.penalty_diagonal(i) - same.penalty_diagonal(left[place - 1]))
+        reached = minimize_batch(evaluate, curvature, best, tol=tol, max_iter=max_iter, memory=memory)
+        reached = replace(
+            reached,
+            points=objective.moved(reached.points[0], left[0], i),
+            iterations=reached.iterations + found.iterations[i],
+        )
+        found.put(one, reached)
 
 
 def fit_logistic_path(
@@ -115,7 +126,7 @@ def fit_logistic_path(
     blocks: Sequence[Block] | None = None,
     rows: torch.Tensor | None = None,
     raw_moments: Moments | None = None,
-    tol: float = 1e-6,
+    tol: float = 3e-6,
     max_iter: int = 500,
 ) -> LogisticPath:
     """One logistic head for each penalty in `l2s`, fitted together.

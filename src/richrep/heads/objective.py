@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,8 +10,7 @@ from richrep.heads.coordinates import Samples
 from richrep.heads.lbfgs import Curvature, Evaluate
 from richrep.heads.softmax import cross_entropy_and_residual_
 
-_LOGITS_PER_CHUNK = 2**19  # logits held at once
-_VALUES_PER_CHUNK = 2**21  # values of the samples held at once, where they are made by the chunk
+_LOGITS_PER_CHUNK = 2**20  # logits held at once
 
 
 class Objective:
@@ -37,7 +35,7 @@ class Objective:
 
     def _chunks(self, num_heads: int) -> Iterator[tuple[int, int]]:
         """(start, stop) of chunks whose logits and samples stay small."""
-        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, _VALUES_PER_CHUNK // self.samples.dim))
+        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, self.samples.max_values // self.samples.dim))
         for start in range(0, self.samples.count, step):
             yield start, min(start + step, self.samples.count)
 
@@ -52,21 +50,30 @@ class Objective:
 
         return evaluate, curvature
 
-    def starts(self, i: int, before: Sequence[int], points: torch.Tensor) -> list[torch.Tensor]:
-        """Points (1, P) to start penalty `i` from: its own, its neighbour's, the two stronger ones extrapolated."""
-        candidates = [points[i : i + 1]]
-        scaled = []
-        for j in before:  # the same weights in the coordinates of penalty i
-            shaped = points[j].view(self.num_classes, -1).clone()
-            shaped[:, :-1] *= self.scales[j] / self.scales[i]
-            scaled.append(shaped.view(1, -1))
-        candidates += scaled[-1:]
-        if len(scaled) == 2:
-            step = (self.penalties[i] / self.penalties[before[1]]).log()
-            ratio = float(step / (self.penalties[before[1]] / self.penalties[before[0]]).log())
-            if math.isfinite(ratio):  # two equal penalties have no direction
-                candidates.append(scaled[1] + ratio * (scaled[1] - scaled[0]))
-        return candidates
+    def in_coordinates_of(self, i: int) -> Objective:
+        """The same objective with every penalty in the coordinates of penalty `i`."""
+        return Objective(self.samples, self.labels, self.scales[i].expand_as(self.scales), self.penalties)
+
+    def moved(self, point: torch.Tensor, i: int, j: int) -> torch.Tensor:
+        """The weights of `point` (P,), in the coordinates of penalty `i`, in those of penalty `j`, (1, P)."""
+        shaped = point.view(self.num_classes, -1).clone()
+        shaped[:, :-1] *= self.scales[i] / self.scales[j]
+        return shaped.view(1, -1)
+
+    def extrapolated(self, i: int, order: Sequence[int], before: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Starts (1, P) for penalty `i` from the solutions `before` it in `order`: the last, and two extrapolated."""
+        if len(before) < 2:
+            return list(before)
+        place = order.index(i)
+        far, near, here = (float(self.penalties[j].log()) for j in (order[place - 2], order[place - 1], i))
+        if far == near:  # two equal penalties have no direction
+            return [before[1]]
+        return [before[1], before[1] + (here - near) / (near - far) * (before[1] - before[0])]
+
+    def penalty_diagonal(self, i: int) -> torch.Tensor:
+        """Diagonal (P,) of the penalty's Hessian: l2·scale² for each weight, 0 for each bias."""
+        weights = self.penalties[i].to(self.scales) * self.scales[i].square()
+        return torch.cat([weights, weights.new_zeros(1)]).repeat(self.num_classes)
 
     def curvature(self, active: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Diagonal of the Hessian (A, K·(r + 1)): mean of p(1 - p)z² over the rows, plus the penalty."""
@@ -77,7 +84,7 @@ class Objective:
         total, bias_total = torch.zeros_like(flat), torch.zeros_like(flat_biases)
         for start, stop in self._chunks(len(flat)):
             chunk = self.samples.chunk(start, stop)  # (B, C)
-            logits = torch.addmm(flat_biases, on_columns, chunk.T).view(count, classes, -1)
+            logits = _product(on_columns, chunk).add_(flat_biases).view(count, classes, -1)
             probs = logits.softmax(1).view(len(flat), -1)
             spread = probs.mul_(1 - probs)  # (A·K, B)
             total.addmm_(spread, self.samples.squares(chunk))
@@ -99,7 +106,7 @@ class Objective:
         slope, bias_slope = torch.zeros_like(on_columns), torch.zeros_like(flat_biases)
         for start, stop in self._chunks(len(on_columns)):
             chunk = self.samples.chunk(start, stop)  # (B, C)
-            logits = torch.addmm(flat_biases, on_columns, chunk.T)  # (A·K, B)
+            logits = _product(on_columns, chunk).add_(flat_biases)  # (A·K, B)
             chunk_losses = cross_entropy_and_residual_(logits.view(count, classes, -1), self.labels[start:stop])
             losses += chunk_losses.sum(1, dtype=torch.float64)
             slope.addmm_(logits, chunk)  # logits hold the residuals now
@@ -112,3 +119,8 @@ class Objective:
         gradients[..., :-1] = shaped * self.scales[active][:, None]
         gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5
         return values, gradients.view(count, -1)
+
+
+def _product(weights: torch.Tensor, chunk: torch.Tensor) -> torch.Tensor:
+    """weights·chunkᵀ, (M, B); with few rows of weights the transposed product is twice as fast."""
+    return torch.mm(chunk, weights.T).T.contiguous() if len(weights) <= 32 else torch.mm(weights, chunk.T)

@@ -137,13 +137,16 @@ def _mean_accuracy(row: ResultRow) -> str:
 
 def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
     sentences = []
-    for row in rows:
+    with_gain = [row for row in rows if row.gain is not None]
+    several_seeds = len({row.seed for row in with_gain}) > 1
+    for row in with_gain:
         if row.gain is not None:
             seen = _verdict(row.gain_low, row.gain_high)
             interval = format_interval(row.gain_low, row.gain_high, sign=True)
+            seed = f", seed {row.seed}" if several_seeds else ""
             sentences.append(
-                f"{row.representation}: {100 * row.gain:+.2f} points over its best member"
-                f"{f', {row.best_member}' if row.best_member else ''}"
+                f"{row.representation}{seed}: {100 * row.gain:+.2f} points over "
+                f"{f'{row.best_member}, ' if row.best_member else ''}its best member on val"
                 + (f" (95 % interval {interval}, paired on the same test images): {seen}." if seen else ".")
             )
     return sentences
@@ -159,7 +162,7 @@ def _mean_gain_sentences(rows: Sequence[ResultRow]) -> list[str]:
     return [
         f"{row.representation} on {row.dataset}{f' [{row.variant}]' if row.variant else ''}: "
         f"{100 * row.gain:+.2f}{f' ± {100 * row.gain_std:.2f}' if row.gain_std is not None else ''} "
-        f"points over its best member ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
+        f"points over its best member on val ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
         for row in rows
         if row.gain is not None
     ]
