@@ -69,8 +69,6 @@ class History:
 
     def descent(self, gradients: torch.Tensor) -> torch.Tensor:
         """-H·gradient (A, P)."""
-        if len(gradients) == 1 and gradients.device.type == "cpu":
-            return self._descent_of_one(gradients[0])[None]
         direction = -gradients
         pairs = list(zip(self.steps, self.changes, self.inverse_curvatures, strict=True))
         weights = []
@@ -87,28 +85,6 @@ class History:
             direction.div_(torch.where(power > 0, power, torch.ones_like(power)))
         for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
             direction.addcmul_(step, weight - inverse * (change * direction).sum(1, keepdim=True))
-        return direction
-
-    def _descent_of_one(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The same (P,) for a single problem: vectors and numbers in place of matrices, a third of the overhead."""
-        direction = -gradient
-        pairs = [
-            (step[0], change[0], float(inverse))
-            for step, change, inverse in zip(self.steps, self.changes, self.inverse_curvatures, strict=True)
-        ]
-        weights = []
-        for step, change, inverse in reversed(pairs):
-            weights.append(inverse * float(step @ direction))
-            direction.add_(change, alpha=-weights[-1])
-        if self.diagonal is not None:
-            direction.div_(self.diagonal[0])
-        if pairs:
-            _, change, inverse = pairs[-1]
-            scaled = change if self.diagonal is None else change / self.diagonal[0]
-            power = inverse * float(change @ scaled)
-            direction.div_(power if power > 0 else 1.0)
-        for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
-            direction.add_(step, alpha=weight - inverse * float(change @ direction))
         return direction
 
 

@@ -35,7 +35,7 @@ class Objective:
 
     def _chunks(self, num_heads: int) -> Iterator[tuple[int, int]]:
         """(start, stop) of chunks whose logits and samples stay small."""
-        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, self.samples.max_values // self.samples.dim))
+        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, self.samples.max_values // max(1, self.samples.dim)))
         for start in range(0, self.samples.count, step):
             yield start, min(start + step, self.samples.count)
 
