@@ -403,3 +403,12 @@ def test_a_root_that_cannot_be_written_is_named(tiny, tmp_path) -> None:
 def test_block_rows_must_be_positive(tmp_path) -> None:
     with pytest.raises(ValueError, match="block_rows must be at least 1, got 0"):
         FeatureCache(tmp_path, block_rows=0)
+
+
+def test_clear_leaves_alone_what_is_not_a_cache_entry(tmp_path: Path) -> None:
+    (tmp_path / "py" / "pytorch").mkdir(parents=True)
+    (tmp_path / "py" / "pytorch" / "thesis.tex").write_text("years of work")
+    assert FeatureCache(tmp_path).entries() == []
+    assert FeatureCache(tmp_path).clear() == (0, 0)
+    assert [path.name for path in (tmp_path / "py").iterdir()] == ["pytorch"]
+    assert (tmp_path / "py" / "pytorch" / "thesis.tex").exists()

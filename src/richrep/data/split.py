@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from richrep.errors import DatasetError
+from richrep.errors import BadImageError, DatasetError
 
 PARTS = ("train", "val", "trainval", "test")
 
+_UNREADABLE = hashlib.sha256(b"unreadable").digest()
 _DIGEST_BLOCK = 64  # images per thread task: 32 B x 64 = 2 kB of result, and few enough tasks for a million images
 
 
@@ -109,10 +110,16 @@ class Split:
 
         def digests_of(start: int) -> bytes:
             block = self.positions[start : start + _DIGEST_BLOCK]
-            return b"".join(self.images.digest(int(position)) for position in block)
+            return b"".join(self._digest_of(int(position)) for position in block)
 
         with ThreadPoolExecutor() as pool:  # min(32, cores + 4) threads; a failing block cancels the ones not begun
             yield from pool.map(digests_of, range(0, len(self), _DIGEST_BLOCK))
+
+    def _digest_of(self, position: int) -> bytes:
+        try:
+            return self.images.digest(position)
+        except BadImageError:  # what cannot be read is said, or skipped, when the image is wanted
+            return _UNREADABLE
 
     def load_image(self, row: int) -> Image.Image:
         """Image `row` of the split as RGB. Raises BadImageError when it cannot be decoded."""

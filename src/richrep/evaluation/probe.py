@@ -82,7 +82,7 @@ def probe(
     test_size: int | None = None,
     own_head: bool = False,
     data_root: Path | str | None = None,
-    cache: FeatureCache | str | None = "default",
+    cache: FeatureCache | Path | str | None = "default",
     batch_size: int | None = None,
     device: str | None = None,
     num_workers: int | None = None,
@@ -100,7 +100,7 @@ def probe(
         train_size, test_size: the first so many images of each part; None means all.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
         data_root: where registered data sets are.
-        cache: where features are kept; "default" is under `$RICHREP_HOME`, None keeps nothing.
+        cache: where features are kept, a cache or its folder; "default" is under `$RICHREP_HOME`, None keeps nothing.
         batch_size, device, num_workers, on_bad_image, progress: as for `extract_features`.
         on_record: called with each record as soon as it is measured.
 
@@ -117,7 +117,7 @@ def probe(
     names = distinct_names(loaded)
     loaded = [replace(b, name=name) for b, name in zip(loaded, names, strict=True)]
     task = _make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
-    store = FeatureCache(default_cache_root()) if isinstance(cache, str) else cache
+    store = _open_cache(cache)
 
     start = time.perf_counter()
     options: dict[str, Any] = {
@@ -135,6 +135,7 @@ def probe(
     test, logits = test[: len(loaded)], dict(zip([b.name for b in with_head], test[len(loaded) :], strict=True))
     extract_s = time.perf_counter() - start
 
+    _check_what_is_left(task, trainval[0], test[0])
     rows = _select_rows(task, trainval[0], fraction=protocol.val_fraction, seed=seed)
     facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=protocol.val_fraction, seed=seed)
     common: dict[str, Any] = {
@@ -161,6 +162,12 @@ def probe(
     return [outcome.record for outcome in outcomes]
 
 
+def _open_cache(cache: FeatureCache | Path | str | None) -> FeatureCache | None:
+    if cache is None or isinstance(cache, FeatureCache):
+        return cache
+    return FeatureCache(default_cache_root() if cache == "default" else Path(cache).expanduser())
+
+
 def _make_task(
     dataset: str | Dataset, *, data_root: Path | str | None, train_size: int | None, test_size: int | None
 ) -> _Task:
@@ -183,6 +190,18 @@ def _make_task(
         test=test,
         num_stored_train=None if source.val is None else len(train),
     )
+
+
+def _check_what_is_left(task: _Task, trainval: FeatureSet, test: FeatureSet) -> None:
+    """Raises DatasetError when skipped images leave too little: no test image, or a class of test without training."""
+    names, skipped = task.test.class_names, len(trainval.skipped) + len(test.skipped)
+    lost = np.setdiff1d(test.labels.numpy(), trainval.labels.numpy())
+    if skipped and (len(test) == 0 or lost.size or len(np.unique(trainval.labels.numpy())) < 2):
+        what = f"class {names[int(lost[0])]!r} without a training image" if lost.size else "too few images"
+        raise DatasetError(
+            f"{task.dataset.name}: the {skipped} images that cannot be decoded and were skipped leave {what} "
+            f"({len(trainval)} training and {len(test)} test images). Repair them, see the log for their names."
+        )
 
 
 def _select_rows(task: _Task, features: FeatureSet, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

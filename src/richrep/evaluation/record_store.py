@@ -24,7 +24,7 @@ def save_record(record: Record, folder: str | Path) -> Path:
     Raises:
         RichrepError: the folder cannot be made or written.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     path = folder / f"{record.id}.json"
     temporary = folder / f".{record.id}.{secrets.token_hex(4)}.tmp"
     content = record.to_json().encode()
@@ -59,7 +59,7 @@ def load_records(folder: str | Path, patterns: Sequence[str] = ()) -> list[Recor
     Raises:
         RichrepError: there is no such folder, or a pattern's key is unknown.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise RichrepError(f"The records folder {folder} {what}. Run `richrep probe` first, or give another folder.")

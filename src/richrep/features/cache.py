@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class FeatureCache:
     def __init__(self, root: str | os.PathLike[str], *, block_rows: int = BLOCK_ROWS) -> None:
         if block_rows < 1:
             raise ValueError(f"block_rows must be at least 1, got {block_rows}.")
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.block_rows = block_rows
 
     def __repr__(self) -> str:
@@ -194,7 +195,9 @@ class FeatureCache:
         return lock
 
     def _folders(self) -> list[Path]:
-        return [folder for folder in self.root.glob("??/*") if folder.is_dir()]
+        """Entries by their names, 64 hex digits under their first two; nothing else below the root is ours."""
+        named = (folder for folder in self.root.glob("??/*") if re.fullmatch("[0-9a-f]{64}", folder.name))
+        return [folder for folder in named if folder.parent.name == folder.name[:2] and folder.is_dir()]
 
     def _folder(self, key: str) -> Path:
         return self.root / key[:2] / key
