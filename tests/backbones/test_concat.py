@@ -26,7 +26,7 @@ def test_features_are_those_of_the_members_side_by_side(same_norm: bool) -> None
         found = both(both.preprocessing.normalize(PIXELS))
     assert torch.allclose(found, expected, atol=1e-6)
     assert both.feature_dim == 6 + 7 + 8 == found.shape[1]
-    assert both.parameters == sum(member.parameters for member in members)
+    assert both.parameters == sum(member.trunk_parameters for member in members)
     assert both.head is None and both.name.startswith("cat(small-cnn-4-6+")
 
 

@@ -54,7 +54,7 @@ def test_the_name_of_the_file_does_not_matter(tmp_path: Path, resnet20_tensors: 
     # 19 convolutions, 19 batch norms of 4 tensors, 2 of the head
     assert backbone.load_report[0] == "matched 97 of 97; head: 10 classes (linear); ignored: none"
     assert backbone.load_report[1:3] == ("read from 'state_dict'", "prefix 'module.' taken off every name")
-    assert backbone.parameters == 269_072
+    assert (backbone.parameters, backbone.trunk_parameters) == (269_722, 269_072)
 
 
 def test_a_trunk_without_head_and_any_number_of_classes_load(tmp_path: Path, resnet20_tensors: Tensors) -> None:

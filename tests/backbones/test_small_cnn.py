@@ -11,7 +11,8 @@ from richrep.backbones.small_cnn import make_small_cnn
 def test_shapes_counts_and_facts() -> None:
     backbone = make_small_cnn(5, widths=(4, 8), seed=0)
     # convolutions 9 * 3 * 4 and 9 * 4 * 8, batch norms 2 * 4 and 2 * 8
-    assert backbone.parameters == 108 + 288 + 8 + 16
+    assert backbone.trunk_parameters == 108 + 288 + 8 + 16
+    assert backbone.parameters == backbone.trunk_parameters + 8 * 5 + 5  # the head's weights and biases
     assert (backbone.name, backbone.family, backbone.feature_dim) == ("small-cnn-4-8", "small-cnn", 8)
     with torch.inference_mode():
         features, logits = backbone.features_and_logits(torch.zeros(3, 3, 8, 8))
