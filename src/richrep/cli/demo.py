@@ -61,9 +61,7 @@ def demo(
         )
     if json != "-":
         screen = console.stdout()
-        screen.print(
-            f"The main job, run 1 of {repeats}: each network alone, the {NUM_SHORT} short ones together, the long one."
-        )
+        screen.print(f"The main job, first run: each network alone, the {NUM_SHORT} short ones together, the long one.")
         screen.print(render_rich(make_probe_table(measured[: len(measured) // repeats]), width=screen.width))
         screen.print()
         screen.print(f"Together against alone, all runs ({LONG_STEPS} training steps on either side):")
