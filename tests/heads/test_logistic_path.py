@@ -253,7 +253,7 @@ def test_a_class_without_rows_has_probability_0_and_the_others_are_as_without_it
     for i in range(2):
         probs = path.logits(features, i).softmax(1)
         assert torch.equal(probs[:, [0, 3, 4, 6]], torch.zeros(90, 4).double())
-        assert torch.equal(probs[:, [1, 2, 5]], dense.logits(features, i).softmax(1))
+        torch.testing.assert_close(probs[:, [1, 2, 5]], dense.logits(features, i).softmax(1))  # other matrix shapes
 
 
 def test_two_of_three_classes_present_keep_the_softmax_objective() -> None:
