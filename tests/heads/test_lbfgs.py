@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from richrep.heads.lbfgs import Curvature, Evaluate, History, Minimum, _is_time_to_measure, minimize_batch
+from richrep.heads.preconditioner import Diagonal
 
 
 class Quadratics:
@@ -117,10 +118,12 @@ def test_the_step_is_shortened_where_the_function_curves_more_than_promised() ->
     torch.testing.assert_close(found.points, problems.centres, rtol=0, atol=1e-6)
 
 
-def test_going_on_from_a_memory_measures_the_diagonal_and_solves_a_diagonal_problem_at_once() -> None:
+def test_going_on_from_a_memory_keeps_its_preconditioner_and_solves_a_diagonal_problem_at_once() -> None:
     scales = torch.logspace(0, -8, 9, dtype=torch.float64)  # far below the bound of 1 the plain start assumes
     problems = Quadratics(scales.diag()[None], torch.full((1, 9), 1e3, dtype=torch.float64))
-    plain, measured = problems.minimize(), problems.minimize(memory=History(10))
+    memory = History(10)
+    memory.preconditioner = Diagonal(scales[None])
+    plain, measured = problems.minimize(), problems.minimize(memory=memory)
     assert measured.iterations.item() <= 7 < plain.iterations.item()
     torch.testing.assert_close(measured.points, problems.centres, rtol=1e-9, atol=0)
 

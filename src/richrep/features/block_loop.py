@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from richrep.features.forward import NormalizedBatch, check_shape, forward_threa
 from richrep.features.manifest import Request
 from richrep.features.progress import ProgressMeter
 from richrep.features.sink import BlockSink
+from richrep.features.threads import Workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,12 @@ def fill_sinks(tasks: Sequence[Task], split: Split, options: LoopOptions, meter:
         contextlib.closing(batches),
         made_ready(backbones, device),
         full_float32(),
-        forward_threads(backbones, device) as (pool, num_threads),
+        forward_threads(backbones, device) as workers,
     ):
         for block, lacking in todo.items():
             count = -(-len(first.block_range(block)) // options.batch_size)
             work = _BlockWork(lacking, first.block_range(block), device)
-            work.run(itertools.islice(batches, count), pool, num_threads, meter)
+            work.run(itertools.islice(batches, count), workers, meter)
             work.hand_over(block, split)
             meter.add_block()
 
@@ -109,12 +110,12 @@ class _BlockWork:
         self._values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
         self._skipped: dict[int, str] = {}
 
-    def run(self, batches: Iterator[PixelBatch], pool: Executor, num_threads: int, meter: ProgressMeter) -> None:
+    def run(self, batches: Iterator[PixelBatch], workers: Workers, meter: ProgressMeter) -> None:
         """Puts all batches through the networks, one a thread and one waiting."""
         running: deque[tuple[PixelBatch, Future[None]]] = deque()
         for batch in batches:
-            running.append((batch, pool.submit(self._forward, batch)))
-            if len(running) > num_threads:
+            running.append((batch, workers.pool.submit(self._forward, batch)))
+            if len(running) > workers.count:
                 self._finish(*running.popleft(), meter)
         while running:
             self._finish(*running.popleft(), meter)

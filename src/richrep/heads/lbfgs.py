@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from richrep.heads.preconditioner import Diagonal, Preconditioner
+
 # values (A,) float64 and gradients (A, P) of the problems `active` (A,) at `points` (A, P)
 Evaluate = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 # the diagonals of their Hessians (A, P), > 0
@@ -41,7 +43,7 @@ class History:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.diagonal: torch.Tensor | None = None  # (A, P), the Hessian's as last measured; None means the identity
+        self.preconditioner: Preconditioner | None = None  # the Hessians as last measured; None means the identity
         self.steps: list[torch.Tensor] = []  # each (A, P)
         self.changes: list[torch.Tensor] = []  # each (A, P)
         self.inverse_curvatures: list[torch.Tensor] = []  # each (A, 1), 1/(s·y); 0 where the pair is not usable
@@ -58,8 +60,8 @@ class History:
         for tensors in (self.steps, self.changes, self.inverse_curvatures):
             for i, tensor in enumerate(tensors):  # one after the other: never a second copy of all
                 tensors[i] = tensor[rows]
-        if self.diagonal is not None:
-            self.diagonal = self.diagonal[rows]
+        if self.preconditioner is not None:
+            self.preconditioner = self.preconditioner.keep(rows)
 
     def add_quadratic(self, diagonal: torch.Tensor) -> None:
         """Makes the pairs those of the problems plus `diagonal`/2·x² (P,): changes grow by diagonal·step."""
@@ -76,11 +78,11 @@ class History:
             weight = inverse * (step * direction).sum(1, keepdim=True)
             direction.addcmul_(change, weight, value=-1)
             weights.append(weight)
-        if self.diagonal is not None:
-            direction.div_(self.diagonal)
+        if self.preconditioner is not None:
+            direction = self.preconditioner.solve(direction)
         if pairs:
             _, change, inverse = pairs[-1]
-            scaled = change if self.diagonal is None else change / self.diagonal
+            scaled = change if self.preconditioner is None else self.preconditioner.solve(change)
             power = inverse * (change * scaled).sum(1, keepdim=True)  # y·H0·y / s·y: H0 is this much too large
             direction.div_(torch.where(power > 0, power, torch.ones_like(power)))
         for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
@@ -146,8 +148,8 @@ def minimize_batch(
     both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
 
     Args:
-        memory: steps of problems with almost the same Hessians, to go on from; new ones are added to it. The diagonal
-            is then measured once, at the start.
+        memory: steps of problems with almost the same Hessians, to go on from, and the preconditioner to use
+            throughout; new steps are added to it.
 
     Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 and 7.5. Differs: line search and
     stopping by problem, finished problems leave the batch, the initial matrix is the measured diagonal.
@@ -162,11 +164,9 @@ def minimize_batch(
     recent = [values]  # values (A,) of the last `window` iterations and the one before
     goes_on = memory is not None
     memory = memory or History(10)
-    if goes_on:
-        memory.diagonal = curvature(active, current)
     for iteration in range(max_iter):
         if _is_time_to_measure(iteration) and not goes_on:
-            memory.diagonal = curvature(active, current)
+            memory.preconditioner = Diagonal(curvature(active, current))
         directions = memory.descent(gradients)
         slopes = (gradients * directions).sum(1).to(torch.float64)  # (A,), negative
         new_points, new_values, new_gradients, accepted = _backtrack(

@@ -7,19 +7,19 @@ For two classes W is one row (the difference of the logits), as in scikit-learn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from richrep.features.feature_set import Block
 from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
-from richrep.heads.coordinates import Coordinates, StreamedSamples, dual_coordinates, primal_coordinates, to_columns
+from richrep.features.threads import Workers, worker_threads
+from richrep.heads.coordinates import Coordinates, dual_coordinates, primal_coordinates, to_columns
 from richrep.heads.head import check_features, check_labels
-from richrep.heads.lbfgs import History, Minimum, minimize_batch
 from richrep.heads.objective import Objective
+from richrep.heads.path_solver import solve_path
 
-_STATE_BYTES = 2**26  # what the optimiser's history may take; more penalties than fit run one group after another
-_TOGETHER = 40  # iterations streamed samples serve all penalties at once; what is slower is worth a better start
+_MAX_WORKERS = 8  # more would wait for the interpreter
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,68 +52,16 @@ class LogisticPath:
 
 
 def _make_objective(
-    coordinates: Coordinates, labels: torch.Tensor, penalties: torch.Tensor
+    coordinates: Coordinates, labels: torch.Tensor, penalties: torch.Tensor, workers: Workers
 ) -> tuple[Objective, torch.Tensor]:
     """The objective, and the start (L, K, r + 1): weights 0 and the bias that is best then, the log class frequency."""
     spectrum, dtype = coordinates.spectrum, coordinates.samples.dtype
     scales = (spectrum / 2 + penalties[:, None]).rsqrt().to(dtype)  # (L, r)
-    objective = Objective(coordinates.samples, labels, scales, penalties)
+    objective = Objective(coordinates.samples, labels, scales, penalties, workers)
     shape = (len(penalties), objective.num_classes, len(spectrum) + 1)
     start = torch.zeros(shape, dtype=dtype, device=labels.device)
     start[..., -1] = torch.bincount(labels).to(dtype).div(len(labels)).log() / 2**0.5
     return objective, start
-
-
-def _solve(objective: Objective, start: torch.Tensor, *, tol: float, max_iter: int) -> Minimum:
-    """Strong penalties together, as one batch; weak ones one after the other, each from where its neighbours lead.
-
-    Weak penalties take many iterations from a cold start. But their solutions move almost linearly with log l2, and
-    their Hessians hardly change, so the next one starts from the last two extrapolated, with the steps of the last ones
-    in memory. Where a pass over the samples is dear (they are streamed), all go together first.
-    """
-    order = torch.argsort(objective.penalties, descending=True)
-    streamed = isinstance(objective.samples, StreamedSamples)
-    together = len(order) if streamed else -(-len(order) // 3)
-    found = Minimum(
-        points=start.flatten(1),
-        values=torch.full((len(order),), torch.inf, dtype=torch.float64, device=start.device),
-        iterations=torch.zeros(len(order), dtype=torch.int64),
-        converged=torch.zeros(len(order), dtype=torch.bool),
-    )
-    size = start[0].numel() * start.element_size()
-    group = max(1, _STATE_BYTES // (26 * size))  # 26 vectors: history, points, gradients
-    for first in range(0, together, group):
-        chosen = order[first : min(first + group, together)]
-        limit = min(_TOGETHER, max_iter) if streamed else max_iter
-        evaluate = objective.among(chosen)
-        found.put(chosen, minimize_batch(*evaluate, found.points[chosen], tol=tol, max_iter=limit))
-    if max_iter > _TOGETHER or not streamed:
-        left = [i for i in order.tolist() if not found.converged[i] and found.iterations[i] < max_iter]
-        _follow_path(objective, found, order.tolist(), left, tol=tol, max_iter=max_iter)
-    return found
-
-
-def _follow_path(
-    objective: Objective, found: Minimum, order: Sequence[int], left: Sequence[int], *, tol: float, max_iter: int
-) -> None:
-    """Solves the penalties `left` from strong to weak, in the coordinates of the first of them."""
-    memory = History(50)
-    for place, i in enumerate(left):
-        one = torch.tensor([i], device=found.points.device)
-        same = objective.in_coordinates_of(left[0])
-        evaluate, curvature = same.among(one)
-        before = [objective.moved(found.points[j], j, left[0]) for j in order[: order.index(i)][-2:]]
-        starts = [objective.moved(found.points[i], i, left[0]), *same.extrapolated(i, order, before)]
-        best = min(starts, key=lambda point: float(evaluate(torch.zeros_like(one), point)[0]))
-        if place:
-            memory.add_quadratic(same.penalty_diagonal(i) - same.penalty_diagonal(left[place - 1]))
-        reached = minimize_batch(evaluate, curvature, best, tol=tol, max_iter=max_iter, memory=memory)
-        reached = replace(
-            reached,
-            points=objective.moved(reached.points[0], left[0], i),
-            iterations=reached.iterations + found.iterations[i],
-        )
-        found.put(one, reached)
 
 
 def fit_logistic_path(
@@ -167,8 +115,9 @@ def fit_logistic_path(
     fitted, coordinates = _coordinates(
         features, rows, normalization, blocks, threshold=threshold, raw_moments=raw_moments
     )
-    objective, start = _make_objective(coordinates, dense, penalties)
-    found = _solve(objective, start, tol=tol, max_iter=max_iter)
+    with worker_threads(min(torch.get_num_threads(), _MAX_WORKERS)) as workers:
+        objective, start = _make_objective(coordinates, dense, penalties, workers)
+        found = solve_path(objective, start, tol=tol, max_iter=max_iter)
     weights, biases = objective.unpack(torch.arange(len(penalties), device=features.device), found.points)
     count, classes, _ = weights.shape
     columns = to_columns(coordinates, weights.flatten(0, 1), features, rows, fitted)  # (L·K', D)
