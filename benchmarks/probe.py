@@ -100,7 +100,7 @@ def ours(trainval: FeatureSet, test: FeatureSet, rows: tuple[np.ndarray, np.ndar
     chosen = select_logistic(trainval, *rows, normalizations=names)
     blocks = [(block.start, block.stop) for block in trainval.blocks]
     head = LogisticHead(chosen.best.l2, normalization=chosen.best.normalization, blocks=blocks)
-    head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes)
+    head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes, near=chosen.linear)
     score = accuracy(head.logits(test.features), test.labels)
     seconds = time.perf_counter() - start
     count = len(chosen.candidates)

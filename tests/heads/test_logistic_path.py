@@ -495,3 +495,39 @@ def test_peak_memory_is_at_most_one_and_a_half_times_the_features_plus_200_mb() 
     # The features themselves are in `before`; the allowance is for all beside the process without them.
     held_mb = after - before + features_mb
     assert held_mb <= allowed_mb, f"{held_mb:.0f} MB held, features {features_mb:.0f} MB, allowed {allowed_mb:.0f} MB"
+
+
+@pytest.mark.parametrize("normalization", list(NORMALIZATIONS))
+def test_a_start_near_the_solution_saves_iterations_and_changes_no_result(normalization: str) -> None:
+    features, labels, _ = digits_subset()
+    options = {"num_classes": 10, "l2s": [1e-3], "normalization": normalization, "tol": 1e-8}
+    part = fit_logistic_path(features, labels, rows=torch.arange(0, 300, 2), **options)
+    cold = fit_logistic_path(features, labels, **options)
+    warm = fit_logistic_path(features, labels, near=(part.weights[0], part.biases[0]), **options)
+    again = fit_logistic_path(features, labels, near=(cold.weights[0], cold.biases[0]), **options)
+    torch.testing.assert_close(warm.objectives, cold.objectives, rtol=1e-6, atol=0)
+    assert again.iterations < cold.iterations
+
+
+def test_a_start_without_a_class_that_is_there_is_left_aside() -> None:
+    features, labels, _ = digits_subset()
+    few = torch.nonzero(labels < 9).flatten()
+    part = fit_logistic_path(features, labels, num_classes=10, l2s=[1e-3], rows=few)  # its bias of class 9 is -inf
+    near = fit_logistic_path(features, labels, num_classes=10, l2s=[1e-3], near=(part.weights[0], part.biases[0]))
+    assert torch.equal(near.weights, fit_logistic_path(features, labels, num_classes=10, l2s=[1e-3]).weights)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_shared_by_threads_give_the_same_minimum_and_the_same_bits_every_time(threads: int) -> None:
+    features, labels, _ = noise(30_000, 16, 5, signal=0.3)  # enough work for threads to pay
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = fit_logistic_path(features, labels, num_classes=5, l2s=L2S)
+        torch.set_num_threads(threads)
+        first, second = (fit_logistic_path(features, labels, num_classes=5, l2s=L2S) for _ in range(2))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(first.weights, second.weights)
+    torch.testing.assert_close(first.objectives, alone.objectives, rtol=1e-5, atol=0)

@@ -266,7 +266,7 @@ def _probe_one(
     best = selection.best
     blocks = [(b.start, b.stop) for b in trainval.blocks]
     head = LogisticHead(l2=best.l2, normalization=best.normalization, blocks=blocks)
-    head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes)
+    head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes, near=selection.linear)
     fit_s = time.perf_counter() - start
     logits = head.logits(test.features)
     record = Record(

@@ -11,7 +11,7 @@ import torch
 
 from richrep.features.feature_set import FeatureSet
 from richrep.features.normalize import NORMALIZATIONS, moments
-from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
+from richrep.heads.logistic_path import Linear, LogisticPath, fit_logistic_path
 
 DEFAULT_CS = tuple(float(c) for c in 10.0 ** np.linspace(-5, 6, 23))  # as wide as t-ReX's search; C = 1/(N·l2)
 
@@ -35,12 +35,14 @@ class Selection:
     Attributes:
         best: the candidate with the highest val accuracy.
         val_logits: (N_val, K) of the best candidate, fitted on train alone.
+        linear: its weights (K, D) and biases (K,), from which a refit on train and val starts.
         candidates: all that were tried.
         elapsed_s: time spent.
     """
 
     best: Candidate
     val_logits: torch.Tensor
+    linear: Linear
     candidates: tuple[Candidate, ...]
     elapsed_s: float
 
@@ -101,7 +103,7 @@ def select_logistic(
     l2s = [1 / (len(rows) * c) for c in cs]
     tried: list[Candidate] = []
     best: Candidate | None = None
-    best_logits = torch.empty(0)
+    best_logits, linear = torch.empty(0), (torch.empty(0), torch.empty(0))
     for name in normalizations:
         path = fit_logistic_path(
             trainval.features,
@@ -117,6 +119,8 @@ def select_logistic(
         tried += candidates
         if best is None or candidates[index].val_accuracy > best.val_accuracy:
             best, best_logits = candidates[index], logits
+            at = path.l2s.tolist().index(best.l2)
+            linear = path.weights[at].clone(), path.biases[at].clone()  # without the rest of the path
     if best is None:
         raise ValueError("selection needs at least one normalization, got none.")
-    return Selection(best, best_logits, tuple(tried), time.perf_counter() - start)
+    return Selection(best, best_logits, linear, tuple(tried), time.perf_counter() - start)

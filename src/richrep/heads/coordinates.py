@@ -49,7 +49,7 @@ class Samples(Protocol):
 class RotatedSamples:
     """Samples kept in the coordinates themselves, (N, r): C = r, nothing to map."""
 
-    max_values = 2**22
+    max_values = 2**23
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values = values

@@ -144,8 +144,8 @@ def minimize_batch(
     After 10, 20, 40, 80, … iterations the Hessian's diagonal is measured anew and takes the identity's place: where
     the bound has become loose (weak penalties, samples fitted almost perfectly) this saves most iterations.
 
-    A problem is finished when the decrease its quadratic model predicts and that of the last `window` iterations are
-    both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
+    A problem is finished when the decrease its quadratic model predicts and that of the last `window` iterations (a
+    tenth of all, where that is more: who has come slowly has far to go) are both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
 
     Args:
         memory: steps of problems with almost the same Hessians, to go on from, and the preconditioner to use
@@ -161,7 +161,7 @@ def minimize_batch(
     current = points.clone()
     values, gradients = evaluate(active, current)
     best_values = values.clone()
-    recent = [values]  # values (A,) of the last `window` iterations and the one before
+    recent = [values]  # values (A,) of the last iterations, oldest first
     goes_on = memory is not None
     memory = memory or History(10)
     for iteration in range(max_iter):
@@ -176,7 +176,8 @@ def minimize_batch(
         new_points[stalled], new_values[stalled] = current[stalled], values[stalled]
         points[active], best_values[active] = new_points, new_values
         iterations[active.cpu()] += 1
-        recent = [*recent[-window:], new_values]
+        span = max(window, iteration // 10)
+        recent = [*recent[-span:], new_values]
         small = tol * new_values.abs()
         finished = stalled | ((-slopes / 2 <= small) & (recent[0] - new_values <= small) & (iteration >= window))
         converged[active[finished].cpu()] = True

@@ -18,7 +18,7 @@ from richrep.errors import FeatureError
 from richrep.features.feature_set import Block
 from richrep.features.normalize import Normalization
 from richrep.heads.head import as_tensor, check_features
-from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
+from richrep.heads.logistic_path import Linear, LogisticPath, fit_logistic_path
 
 
 class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -51,7 +51,7 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         normalization: str = "none",
         blocks: Sequence[tuple[int, int]] | None = None,
-        tol: float = 3e-6,
+        tol: float = 5e-6,
         max_iter: int = 500,
     ) -> None:
         self.l2 = l2
@@ -60,13 +60,14 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, *, num_classes: int | None = None) -> Self:
+    def fit(self, X: Any, y: Any, *, num_classes: int | None = None, near: Linear | None = None) -> Self:
         """Learns from features X (N, D) and labels y (N,).
 
         Args:
             X: array or tensor, floating point.
             y: integers in [0, K) with `num_classes`; without it, any labels, of which the distinct ones are counted.
             num_classes: K; a class of [0, K) without a row gets probability 0.
+            near: weights (K, D) and biases (K,) to start from; they change the time it takes, not the result.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
@@ -97,6 +98,7 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             l2s=[self.l2],
             normalization=self.normalization,
             blocks=blocks,
+            near=near,
             tol=self.tol,
             max_iter=self.max_iter,
         )

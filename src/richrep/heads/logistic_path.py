@@ -19,6 +19,8 @@ from richrep.heads.head import check_features, check_labels
 from richrep.heads.objective import Objective
 from richrep.heads.path_solver import solve_path
 
+Linear = tuple[torch.Tensor, torch.Tensor]  # weights (K, D), biases (K,)
+
 _MAX_WORKERS = 8  # more would wait for the interpreter
 
 
@@ -64,6 +66,20 @@ def _make_objective(
     return objective, start
 
 
+def _start_near(
+    start: torch.Tensor, near: Linear, fitted: Normalization, coordinates: Coordinates, objective: Objective
+) -> None:
+    """Overwrites `start` (L, K, r + 1) with the solution `near`, if that is finite."""
+    weights, biases = (tensor.to(torch.float64) for tensor in near)
+    if not bool(biases.isfinite().all()):
+        return
+    if fitted.folds:
+        weights = weights / fitted.scale
+    on_coordinates = (weights.to(start.dtype) @ coordinates.basis) / objective.scales[:, None]  # (L, K, r)
+    start[..., :-1] = on_coordinates
+    start[..., -1] = (biases + weights @ coordinates.mean).to(start.dtype) / 2**0.5
+
+
 def fit_logistic_path(
     features: torch.Tensor,
     labels: torch.Tensor,
@@ -74,7 +90,8 @@ def fit_logistic_path(
     blocks: Sequence[Block] | None = None,
     rows: torch.Tensor | None = None,
     raw_moments: Moments | None = None,
-    tol: float = 3e-6,
+    near: Linear | None = None,
+    tol: float = 5e-6,
     max_iter: int = 500,
 ) -> LogisticPath:
     """One logistic head for each penalty in `l2s`, fitted together.
@@ -88,6 +105,8 @@ def fit_logistic_path(
         blocks: which columns belong to which backbone, for the normalisations that go by backbone.
         rows: the rows to fit on; None means all. Nothing is copied by choosing rows.
         raw_moments: moments of the unnormalised rows with their Gram matrix, when the caller has them (N >= D).
+        near: weights (K, D) and biases (K,) of a solution to start from, such as one on part of the rows, in the same
+            normalisation; used where it can be (N >= D, no class that it lacks).
         tol: relative decrease of the objective below which a penalty is finished.
         max_iter: iterations after which a penalty is given up as not converged.
 
@@ -117,6 +136,8 @@ def fit_logistic_path(
     )
     with worker_threads(min(torch.get_num_threads(), _MAX_WORKERS)) as workers:
         objective, start = _make_objective(coordinates, dense, penalties, workers)
+        if near is not None and not coordinates.is_dual:
+            _start_near(start, (near[0][present], near[1][present]), fitted, coordinates, objective)
         found = solve_path(objective, start, tol=tol, max_iter=max_iter)
     weights, biases = objective.unpack(torch.arange(len(penalties), device=features.device), found.points)
     count, classes, _ = weights.shape

@@ -93,14 +93,17 @@ class Objective:
         return shaped.view(1, -1)
 
     def extrapolated(self, i: int, order: Sequence[int], before: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Starts (1, P) for penalty `i` from the solutions `before` it in `order`: the last, and two extrapolated."""
+        """A start (1, P) for penalty `i` from the solutions `before` it in `order`: two extrapolated, or the only one.
+
+        Solutions move almost linearly with log l2.
+        """
         if len(before) < 2:
             return list(before)
         place = order.index(i)
         far, near, here = (float(self.penalties[j].log()) for j in (order[place - 2], order[place - 1], i))
         if far == near:  # two equal penalties have no direction
             return [before[1]]
-        return [before[1], before[1] + (here - near) / (near - far) * (before[1] - before[0])]
+        return [before[1] + (here - near) / (near - far) * (before[1] - before[0])]
 
     def penalty_diagonal(self, i: int) -> torch.Tensor:
         """Diagonal (P,) of the penalty's Hessian: l2·scale² for each weight, 0 for each bias."""

@@ -65,8 +65,11 @@ def _follow(
         one = torch.tensor([i], device=found.points.device)
         evaluate, curvature = same.among(one)
         before = [objective.moved(found.points[j], j, left[0]) for j in order[: order.index(i)][-2:]]
-        starts = [objective.moved(found.points[i], i, left[0]), *same.extrapolated(i, order, before)]
-        best = min(starts, key=lambda point: float(evaluate(torch.zeros_like(one), point)[0]))
+        begun = [objective.moved(found.points[i], i, left[0])] * bool(found.iterations[i])
+        starts = [*begun, *same.extrapolated(i, order, before)]
+        best = starts[0]
+        if len(starts) > 1:
+            best = min(starts, key=lambda point: float(evaluate(torch.zeros_like(one), point)[0]))
         if place:
             memory.add_quadratic(same.penalty_diagonal(i) - same.penalty_diagonal(left[place - 1]))
         spent, converged = int(found.iterations[i]), False

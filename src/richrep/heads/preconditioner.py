@@ -45,10 +45,7 @@ class ClassBlocks:
         for k in failed.nonzero().flatten():
             factors[k] = diagonal[k].sqrt().diag()
         del summed, diagonal  # at most three copies of the blocks at any time
-        identity = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
-        halves = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
-        del factors
-        self._inverses = torch.bmm(halves.mT, halves)
+        self._inverses = torch.cholesky_inverse(factors)
 
     def solve(self, vectors: torch.Tensor) -> torch.Tensor:
         """By class."""
