@@ -145,7 +145,8 @@ def minimize_batch(
     the bound has become loose (weak penalties, samples fitted almost perfectly) this saves most iterations.
 
     A problem is finished when the decrease its quadratic model predicts and that of the last `window` iterations (a
-    tenth of all, where that is more: who has come slowly has far to go) are both below `tol` times its value, or when no step along the model's direction decreases it (rounding decides then).
+    tenth of all, where that is more: who comes slowly has far to go) are both below `tol` times its value, or when no
+    step along the model's direction decreases it (rounding decides then).
 
     Args:
         memory: steps of problems with almost the same Hessians, to go on from, and the preconditioner to use
