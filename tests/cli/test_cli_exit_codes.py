@@ -13,7 +13,7 @@ import typer
 from richrep.cli import console
 from richrep.cli.main import app
 
-COMMANDS = ("demo", "inspect", "list", "extract", "probe", "results", "cache")
+COMMANDS = ("demo", "inspect", "list", "extract", "probe", "results", "datasets", "cache")
 
 
 def test_the_list_of_commands_is_complete() -> None:
@@ -86,7 +86,7 @@ def test_the_module_is_the_command() -> None:
         ("probe -b x.th -d digits --json missing/all.json", "the folder missing does not exist"),
         ("probe -b x.th -d digits --json .", "is a folder. Give the name of a file"),
         ("list backbnes", "Unknown list 'backbnes'. Did you mean 'backbones'?"),
-        ("list datasets imagenet", "No datasets match 'imagenet'. List all with: richrep list datasets"),
+        ("list datasets zebra", "No datasets match 'zebra'. List all with: richrep list datasets"),
         ("cache clean", "Unknown cache action 'clean'"),
         ("results", "The records folder runs does not exist"),
         ("results --csv - --json -", "Only one of --csv, --markdown and --json can go to standard output"),

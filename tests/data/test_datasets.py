@@ -10,34 +10,36 @@ import pytest
 from PIL import Image
 
 from richrep.data.datasets import list_datasets, load_dataset, load_split, part_of
+from richrep.data.registry import REGISTRY
 from richrep.data.sources import SOURCES
 from richrep.errors import AddressError, DatasetError
 
 Tree = Callable[..., Path]
 
 
-def test_every_source_is_listed_with_one_line() -> None:
-    assert list(list_datasets()) == ["digits", "cifar10", "cifar100", "folder:PATH", "parquet:PATH"]
-    assert all(line and "\n" not in line and len(line) < 80 for line in list_datasets().values())
+def test_every_registered_name_and_every_source_is_listed_with_one_line() -> None:
+    assert list(list_datasets()) == [*REGISTRY, "folder:PATH", "parquet:PATH", "csv:FILE", "hf:NAME"]
+    assert all(line and "\n" not in line and len(line) < 90 for line in list_datasets().values())
 
 
 @pytest.mark.parametrize(
     ("address", "guess"),
     [
         ("digit", "'digits'"),
-        ("cifar-10", "'cifar10' or 'cifar100'"),
+        ("cifar-11", "'cifar10' or 'cifar100'"),
+        ("oxford-pet-s2", "'oxford_pets'"),
         ("parqet:x", "'parquet'"),
-        ("floder:x", "'folder'"),
+        ("fodler:x", "'folder'"),
     ],
 )
 def test_an_unknown_address_gets_a_guess(address: str, guess: str) -> None:
     name = address.partition(":")[0]
-    with pytest.raises(AddressError, match=rf"Unknown dataset '{name}'\. Did you mean {guess}\? Known: cifar10,"):
+    with pytest.raises(AddressError, match=rf"Unknown dataset '{name}'\. Did you mean {guess}\? Known: birdsnap,"):
         load_dataset(address)
 
 
 def test_an_empty_address_is_unknown() -> None:
-    with pytest.raises(AddressError, match=r"Unknown dataset ''\. Known: cifar10"):
+    with pytest.raises(AddressError, match=r"Unknown dataset ''\. Known: birdsnap"):
         load_dataset("")
 
 
@@ -45,14 +47,9 @@ def test_an_empty_address_is_unknown() -> None:
 def test_odd_addresses_are_unknown_not_a_crash(address: str) -> None:
     with pytest.raises(AddressError, match="Unknown dataset"):
         load_dataset(address)
-    for source in ("folder", "parquet"):
+    for source in ("folder", "parquet", "csv"):
         with pytest.raises(DatasetError, match="does not exist"):
             load_dataset(f"{source}:{address}")
-
-
-def test_hugging_face_addresses_say_what_to_use_instead() -> None:
-    with pytest.raises(AddressError, match=r"'hf:beans': hf: is not supported yet.*use parquet:PATH"):
-        load_dataset("hf:beans")
 
 
 def test_a_bare_path_is_told_apart_from_a_name(tmp_path: Path) -> None:
@@ -63,8 +60,8 @@ def test_a_bare_path_is_told_apart_from_a_name(tmp_path: Path) -> None:
 def test_a_path_where_none_belongs_and_none_where_one_belongs() -> None:
     with pytest.raises(AddressError, match=r"'digits:x' takes nothing after its name. Write 'digits'"):
         load_dataset("digits:x")
-    for address in ("folder", "folder:", "parquet"):
-        with pytest.raises(AddressError, match=rf"'{address}' lacks what to read. Write {address.strip(':')}:PATH"):
+    for address, argument in (("folder", "PATH"), ("folder:", "PATH"), ("csv", "FILE"), ("hf:", "NAME")):
+        with pytest.raises(AddressError, match=rf"'{address}' lacks .* Write {address.strip(':')}:{argument}"):
             load_dataset(address)
 
 
@@ -123,14 +120,19 @@ def test_listing_data_sets_imports_no_framework() -> None:
 def addresses(make_tree: Tree, write_parquet: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     write_parquet(tmp_path / "tables" / "train.parquet", ["a", "b"] * 10)
     write_parquet(tmp_path / "tables" / "test.parquet", ["b", "a"], start=50)
+    lines = [f"{i:02d}.png,{'ab'[i % 2]}" for i in range(20)]
+    for i in range(20):
+        Image.new("L", (4, 4), 100 + i).save(tmp_path / f"{i:02d}.png")
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     return {
         "digits": "digits",
+        "csv": f"csv:{tmp_path / 'list.csv'}",
         "folder": f"folder:{make_tree({'a': 10, 'b': 10})}",
         "parquet": f"parquet:{tmp_path / 'tables'}",
     }
 
 
-@pytest.mark.parametrize("source", ["digits", "folder", "parquet"])
+@pytest.mark.parametrize("source", ["digits", "folder", "parquet", "csv"])
 def test_contract_of_every_source(source: str, addresses: dict[str, str]) -> None:
     dataset, again = load_dataset(addresses[source]), load_dataset(addresses[source])
     assert dataset.address == addresses[source]
@@ -146,5 +148,17 @@ def test_contract_of_every_source(source: str, addresses: dict[str, str]) -> Non
 
 
 def test_the_contract_covers_every_source() -> None:
-    with_files_made_elsewhere = {"cifar10", "cifar100"}  # test_sources_torchvision.py writes their official layout
-    assert set(SOURCES) == {"digits", "folder", "parquet"} | with_files_made_elsewhere
+    assert set(SOURCES) == {"folder", "parquet", "csv", "hf"}  # test_sources_hugging_face.py writes a cache of its own
+
+
+def test_a_data_root_that_is_no_path_is_an_error_not_a_crash() -> None:
+    for root in ("~nosuch", "x" * 300, "a\0b"):
+        for name in ("cifar10", "flowers102", "imagenet1k"):
+            with pytest.raises(DatasetError, match="is not there"):
+                load_dataset(name, data_root=root)
+
+
+def test_a_csv_file_without_its_source_is_told_apart_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").touch()
+    with pytest.raises(AddressError, match=rf"is a path\. Say what it holds: csv:{tmp_path}/list\.csv\."):
+        load_dataset(str(tmp_path / "list.csv"))

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from sklearn.datasets import load_digits
 
-from richrep.data.datasets import load_split
-from richrep.data.sources import digits
+from richrep.data.datasets import load_dataset, load_split
 
 
 def test_load_split_digits_train_works() -> None:
@@ -17,7 +14,7 @@ def test_load_split_digits_train_works() -> None:
 
 
 def test_thirty_percent_of_every_class_is_test_and_nothing_is_lost() -> None:
-    dataset = digits.load("", data_root=Path())
+    dataset = load_dataset("digits")
     in_all = np.bincount(load_digits().target)
     in_test = np.bincount(dataset.test.labels)
     assert in_test.tolist() == [int(n * 0.3 + 0.5) for n in in_all]
@@ -25,7 +22,7 @@ def test_thirty_percent_of_every_class_is_test_and_nothing_is_lost() -> None:
 
 
 def test_the_first_ten_digits_are_one_of_each_class() -> None:
-    dataset = digits.load("", data_root=Path())
+    dataset = load_dataset("digits")
     for split in (dataset.train, dataset.test):
         assert split.labels[:20].tolist() == [*range(10)] * 2
 

@@ -468,3 +468,21 @@ def test_one_domain_of_pacs_is_split_by_the_seed(shared_data: Path) -> None:
 def test_one_image_per_class_of_imagenet_cannot_be_split(shared_data: Path) -> None:
     with pytest.raises(DatasetError, match=r"imagenet1k_samples stores no test part.*500 images are of 500 different"):
         load(shared_data / "imagenet1k_samples")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_negative_label_without_class_names_is_named_with_its_row(
+    tmp_path: Path, write_parquet: Write, part: str
+) -> None:
+    for name in ("train", "test"):
+        write_parquet(tmp_path / f"{name}.parquet", [0, 1, -1 if name == part else 0, 1, 1])
+    with pytest.raises(DatasetError, match=rf"{part}\.parquet row 2: the label is -1, .* not known \(rows .*: 1\)"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "x" * 300, "~nosuch/a.png"])
+def test_a_path_that_no_file_has_is_a_bad_image(tmp_path: Path, write_parquet: Write, path: str) -> None:
+    split = write_images(tmp_path, write_parquet, [{"bytes": None, "path": path}] * 2)
+    for read in (split.load_image, split.images.digest):
+        with pytest.raises(BadImageError, match=r"image 0 \(.*\) cannot be read: "):
+            read(0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from richrep.data.datasets import load_dataset
+from richrep.data.registry import REGISTRY
+from richrep.data.registry.entry import NamedSplit
 from richrep.errors import DatasetError
 
 PER_FILE = 4  # images in every batch file of these tests; 10,000 in the real ones
@@ -41,6 +44,9 @@ def write_official_layout(root: Path, name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torchvision_set, "train_list", entries[:split_at])
     monkeypatch.setattr(torchvision_set, "test_list", entries[split_at:])
     monkeypatch.setattr(torchvision_set, "meta", {**meta, "md5": meta_md5})
+    sizes = {"train": split_at * PER_FILE, "test": PER_FILE}
+    entry = replace(REGISTRY[name], splits={"official": NamedSplit(sizes)})
+    monkeypatch.setitem(REGISTRY, name, entry)
     return np.concatenate(rows)
 
 
@@ -103,3 +109,14 @@ def test_the_default_data_root_is_under_richrep_home(tmp_path: Path, monkeypatch
     monkeypatch.setenv("RICHREP_HOME", str(tmp_path))
     write_official_layout(tmp_path / "data", "cifar10", monkeypatch)
     assert len(load_dataset("cifar10").test) == PER_FILE
+
+
+def test_another_number_of_images_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_official_layout(tmp_path, "cifar10", monkeypatch)
+    monkeypatch.undo()
+    with pytest.raises(DatasetError, match=r"data_batch_1 \(damaged\)"):  # by MD5, before anything is counted
+        load_dataset("cifar10", data_root=tmp_path)
+    write_official_layout(tmp_path / "two", "cifar10", monkeypatch)
+    monkeypatch.setitem(REGISTRY, "cifar10", replace(REGISTRY["cifar10"], num_classes=11))
+    with pytest.raises(DatasetError, match=r"train has 10 classes, expected 11; test has 10 classes, expected 11\."):
+        load_dataset("cifar10", data_root=tmp_path / "two")

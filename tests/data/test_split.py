@@ -213,3 +213,21 @@ def test_carve_val_is_decided_by_the_seed() -> None:
 def test_carve_val_of_nothing_is_nothing() -> None:
     train, val = carve_val(np.empty(0, dtype=np.int64), seed=0)
     assert len(train) == len(val) == 0
+
+
+def test_groups_and_class_mask_follow_rows_and_classes() -> None:
+    groups, mask = np.array(["x", "y", "x", "z"]), np.array([True, False, True])
+    split = replace(make_split(), groups=groups, class_mask=mask)
+    taken = split.take([3, 1])
+    assert taken.groups is not None and taken.groups.tolist() == ["z", "y"] and taken.class_mask is mask
+    chosen = split.select_classes([2, 0])  # labels were 0, 1, 2, 0
+    assert chosen.groups is not None and chosen.groups.tolist() == ["x", "x", "z"]
+    assert chosen.class_mask is not None and chosen.class_mask.tolist() == [True, True]
+    assert split.fingerprint == make_split().fingerprint  # they say nothing about images or labels
+
+
+def test_split_refuses_groups_and_a_class_mask_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"groups must have shape \(4,\), as labels, got \(3,\)"):
+        replace(make_split(), groups=np.array(["a", "b", "c"]))
+    with pytest.raises(ValueError, match=r"class_mask must have shape \(3,\), got \(2,\)"):
+        replace(make_split(), class_mask=np.array([True, True]))

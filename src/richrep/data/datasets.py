@@ -1,14 +1,18 @@
-"""Data sets by address: `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, …"""
+"""Data sets by address: `digits`, `flowers102`, `sun397:split1`, `folder:PATH`, `csv:FILE`, `hf:OWNER/NAME`, …"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from richrep.data.registry import REGISTRY, find_entry, plain
 from richrep.data.sources import SOURCES
+from richrep.data.sources.layout import absolute
+from richrep.data.sources.registered import RegisteredCopy
 from richrep.data.split import PARTS, Dataset, Split
 from richrep.data.stores import JoinedStore
 from richrep.errors import AddressError, DatasetError, unknown_name_message
@@ -19,38 +23,34 @@ def load_dataset(address: str, *, data_root: Path | str | None = None) -> Datase
     """All stored parts of the data set at `address`; images are read later, when asked for.
 
     Args:
-        address: a name ("digits", "cifar10") or a source and a path ("folder:PATH", "parquet:PATH");
-            `list_datasets` knows them all.
-        data_root: where named data sets lie; None means `$RICHREP_HOME/data`.
+        address: a registered name, in any usual spelling ("cifar10", "CIFAR-100", "sun397:split2"), or a source and
+            what it reads ("folder:PATH", "parquet:PATH", "csv:FILE", "hf:OWNER/NAME"); `list_datasets` knows them all.
+        data_root: where registered data sets lie; None means `$RICHREP_HOME/data`.
 
     Raises:
         AddressError: the address names nothing.
-        DatasetError: it does, but the files, labels or classes there do not fit together.
+        DatasetError: it does, but the files, labels or classes there do not fit together; a registered data set has not
+            its stated size; or it has no train part, so that it cannot be probed.
     """
-    name, colon, rest = address.partition(":")
-    source = SOURCES.get(name)
-    if source is None:
-        raise AddressError(_unknown_address_message(address, name if colon else address))
-    if source.argument and not rest:
-        raise AddressError(f"Dataset {address!r} lacks what to read. Write {name}:{source.argument}.")
-    if colon and not source.argument:
-        raise AddressError(f"Dataset {address!r} takes nothing after its name. Write {name!r}.")
-    root = default_data_root() if data_root is None else Path(data_root).expanduser()
-    return replace(source.load(rest, data_root=root), address=address)
+    copy = find_copy(address, data_root=data_root)
+    return _load_from_source(address) if copy is None else copy.dataset(address)
 
 
 def load_split(address: str, part: str, *, data_root: Path | str | None = None) -> Split:
     """One part of the data set at `address`: "train", "val", "trainval" or "test".
 
     Raises:
-        AddressError, DatasetError: as `load_dataset` and `part_of`.
+        AddressError, DatasetError: as `load_dataset` and `part_of`. A data set that cannot be probed still has parts.
 
     >>> len(load_split("digits", "train"))
     1258
     """
     if part not in PARTS:
         raise ValueError(unknown_name_message("part", part, PARTS))
-    return part_of(load_dataset(address, data_root=data_root), part)
+    copy = find_copy(address, data_root=data_root)
+    if copy is None:
+        return part_of(_load_from_source(address), part)
+    return _part_among(copy.load(), part, name=copy.name)
 
 
 def part_of(dataset: Dataset, part: str) -> Split:
@@ -61,29 +61,70 @@ def part_of(dataset: Dataset, part: str) -> Split:
     Raises:
         DatasetError: `part` is "val" and the data set stores none.
     """
-    if part == "train":
-        return dataset.train
-    if part == "test":
-        return dataset.test
-    if part == "trainval":
-        return _trainval(dataset)
-    if part != "val":
+    if part not in PARTS:
         raise ValueError(unknown_name_message("part", part, PARTS))
-    if dataset.val is None:
-        raise DatasetError(
-            f"{dataset.name} stores no val part. Probing carves one out of train with the seed, see "
-            "richrep.data.split.carve_val; to do it yourself, take its rows of the train part."
-        )
-    return dataset.val
+    return _part_among(parts_of(dataset), part, name=dataset.name)
+
+
+def parts_of(dataset: Dataset) -> dict[str, Split]:
+    """The stored parts by name: train, val where there is one, test."""
+    val = {} if dataset.val is None else {"val": dataset.val}
+    return {"train": dataset.train, **val, "test": dataset.test}
+
+
+def find_copy(address: str, *, data_root: Path | str | None = None) -> RegisteredCopy | None:
+    """The registered data set that `address` names, under the data root; None when it names a source.
+
+    Raises:
+        AddressError: the address names neither, or a split that the data set does not have.
+    """
+    name, colon, split = address.partition(":")
+    if name in SOURCES:
+        return None
+    entry = find_entry(name)
+    if entry is None:
+        raise AddressError(_unknown_address_message(address, name if colon else address))
+    root = default_data_root() if data_root is None else absolute(str(data_root))
+    if not colon:
+        return RegisteredCopy(entry, entry.default_split, root)
+    spelled = {plain(known): known for known in entry.splits}
+    if plain(split) in spelled:
+        return RegisteredCopy(entry, spelled[plain(split)], root)
+    if len(entry.splits) == 1:
+        raise AddressError(f"Dataset {address!r} takes nothing after its name. Write {entry.name!r}.")
+    raise AddressError(unknown_name_message(f"split of {entry.name}", split, entry.splits))
 
 
 def list_datasets() -> dict[str, str]:
-    """Address -> one line about it, for every known data set and source; paths stand as PATH."""
-    return {f"{name}:{s.argument}" if s.argument else name: s.description for name, s in SOURCES.items()}
+    """Address -> one line about it, for every registered data set and every source; paths stand as PATH."""
+    registered = {
+        entry.name: f"{entry.title.partition(',')[0]}: {entry.describe_sizes(entry.default_split)}"
+        for entry in REGISTRY.values()
+    }
+    return {**registered, **{f"{name}:{source.argument}": source.description for name, source in SOURCES.items()}}
 
 
-def _trainval(dataset: Dataset) -> Split:
-    train, val = dataset.train, dataset.val
+def _load_from_source(address: str) -> Dataset:
+    name, _, rest = address.partition(":")
+    if not rest:
+        raise AddressError(f"Dataset {address!r} lacks what to read. Write {name}:{SOURCES[name].argument}.")
+    return replace(SOURCES[name].load(rest), address=address)
+
+
+def _part_among(parts: Mapping[str, Split], part: str, *, name: str) -> Split:
+    if part in parts:
+        return parts[part]
+    if part == "trainval" and "train" in parts:
+        return _trainval(parts["train"], parts.get("val"))
+    if part == "val" and "train" in parts:
+        raise DatasetError(
+            f"{name} stores no val part. Probing carves one out of train with the seed, see "
+            "richrep.data.split.carve_val; to do it yourself, take its rows of the train part."
+        )
+    raise DatasetError(f"{name} stores no {part} part, only {' and '.join(parts)}.")
+
+
+def _trainval(train: Split, val: Split | None) -> Split:
     if val is None:
         return replace(train, part="trainval")
     return replace(
@@ -92,16 +133,27 @@ def _trainval(dataset: Dataset) -> Split:
         images=JoinedStore(train.images, val.images),
         positions=np.concatenate([train.positions, val.positions + len(train.images)]),
         labels=np.concatenate([train.labels, val.labels]),
+        groups=_joined_groups(train, val),
+        class_mask=_joined_masks(train, val),
         note="train followed by the stored val",
     )
 
 
+def _joined_groups(train: Split, val: Split) -> np.ndarray | None:
+    if train.groups is None or val.groups is None:
+        return None
+    return np.concatenate([train.groups, val.groups])
+
+
+def _joined_masks(train: Split, val: Split) -> np.ndarray | None:
+    if train.class_mask is None or val.class_mask is None:
+        return None
+    mask: np.ndarray = np.logical_or(train.class_mask, val.class_mask)
+    return mask
+
+
 def _unknown_address_message(address: str, name: str) -> str:
-    if name == "hf":
-        return (
-            f"Dataset {address!r}: hf: is not supported yet. Download the data set as Parquet files (train, test) "
-            "and use parquet:PATH."
-        )
     if os.path.exists(os.path.expanduser(address)):
-        return f"Dataset {address!r} is a path. Say what it holds: folder:{address} or parquet:{address}."
-    return unknown_name_message("dataset", name, SOURCES)
+        sources = ("csv",) if address.lower().endswith(".csv") else ("folder", "parquet")
+        return f"Dataset {address!r} is a path. Say what it holds: {' or '.join(f'{s}:{address}' for s in sources)}."
+    return unknown_name_message("dataset", name, [*REGISTRY, *SOURCES])

@@ -56,6 +56,8 @@ class Split:
         labels: (N,) int64 in [0, K).
         class_names: K names; `labels` index them.
         note: how the split came about when that is not obvious ("20 % per class, seed 0"), else "".
+        groups: (N,) text, the domain, hospital, … of every image; None where the data set has no such thing.
+        class_mask: (K,) bool, the classes that can occur here, to which scores are restricted; None means all.
     """
 
     dataset: str
@@ -65,6 +67,8 @@ class Split:
     labels: np.ndarray
     class_names: tuple[str, ...]
     note: str = field(default="")
+    groups: np.ndarray | None = None
+    class_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
@@ -73,6 +77,10 @@ class Split:
             raise ValueError(
                 f"positions and labels must both have shape (N,), got {self.positions.shape} and {self.labels.shape}."
             )
+        if self.groups is not None and self.groups.shape != self.labels.shape:
+            raise ValueError(f"groups must have shape {self.labels.shape}, as labels, got {self.groups.shape}.")
+        if self.class_mask is not None and self.class_mask.shape != (self.num_classes,):
+            raise ValueError(f"class_mask must have shape ({self.num_classes},), got {self.class_mask.shape}.")
         if len(self) and not (self.positions.min() >= 0 and self.positions.max() < len(self.images)):
             bad = self.positions[(self.positions < 0) | (self.positions >= len(self.images))][0]
             raise ValueError(f"position {bad} is outside [0, {len(self.images)}), the images of the store.")
@@ -133,7 +141,13 @@ class Split:
         """The split of the given rows (or of those a mask (N,) marks True), in the given order."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
-        return replace(self, positions=self.positions[rows], labels=self.labels[rows], part=part or self.part)
+        return replace(
+            self,
+            positions=self.positions[rows],
+            labels=self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            part=part or self.part,
+        )
 
     def first(self, size: int | None) -> Split:
         """The first `size` images in the split's order; None means all.
@@ -166,6 +180,8 @@ class Split:
             positions=self.positions[rows],
             labels=new_label[self.labels[rows]],
             class_names=tuple(self.class_names[c] for c in classes),
+            groups=None if self.groups is None else self.groups[rows],
+            class_mask=None if self.class_mask is None else self.class_mask[list(classes)],
         )
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from richrep.data.decode import bad_image, decode_image
 from richrep.data.split import ImageStore
+from richrep.errors import BadImageError
 
 
 class ArrayStore:
@@ -108,8 +109,8 @@ def load_file(path: Path, *, position: int) -> Image.Image:
     """The image file `path` as RGB. Raises BadImageError, naming it and `position`."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise bad_image(f"cannot be read: {error.strerror}", position=position, name=str(path)) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, position=position) from error
     return decode_image(data, position=position, name=str(path))
 
 
@@ -117,5 +118,12 @@ def digest_file(path: Path, *, position: int) -> bytes:
     """SHA-256 (32 bytes) of the content of `path`. Raises BadImageError, naming it and `position`."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()  # faster than file_digest, which clears 256 kB a file
-    except OSError as error:
-        raise bad_image(f"cannot be read: {error.strerror}", position=position, name=str(path)) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, position=position) from error
+
+
+def _unreadable(path: Path, error: Exception, *, position: int) -> BadImageError:
+    """The error for a file that the system does not open; a path with a NUL is a ValueError."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    name = str(path)
+    return bad_image(f"cannot be read: {reason}", position=position, name=name if name.isprintable() else repr(name))

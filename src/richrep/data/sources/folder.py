@@ -26,7 +26,7 @@ from richrep.errors import DatasetError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def load(rest: str, *, data_root: Path) -> Dataset:
+def load(rest: str) -> Dataset:
     """The image folder `rest`; its parts are told by the folder names train, val (valid, validation) and test.
 
     - With train and test: as stored, val too. With train alone: split 80/20 per class by the fixed seed.
@@ -47,7 +47,7 @@ def load(rest: str, *, data_root: Path) -> Dataset:
         check_parts(folders, where=root)
     else:
         folders = {"train": root}
-    classes = {part: _class_files(folder) for part, folder in folders.items()}
+    classes = {part: class_files(folder) for part, folder in folders.items()}
     _check_class_folders(classes, root)
     class_names = tuple(classes["train"])
     parts = {p: _make_split(root.name, p, folders[p], classes[p], class_names) for p in folders}
@@ -70,7 +70,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def _class_files(folder: Path) -> dict[str, list[str]]:
+def class_files(folder: Path) -> dict[str, list[str]]:
     """Class name -> its image files relative to `folder`, both sorted.
 
     Raises:

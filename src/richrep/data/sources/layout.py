@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DatasetError(f"The folder {folder} cannot be read: {error.strerror}.") from error
 
 
+def order_by_hash(names: Sequence[str]) -> list[int]:
+    """The positions of `names` in a random but fixed order: that of the SHA-256 of SPLIT_SEED and name.
+
+    It depends on nothing else, no generator and no other name, so that an image stays in its part everywhere.
+
+    >>> order_by_hash(["a/1.jpg", "a/2.jpg", "a/3.jpg"])
+    [2, 0, 1]
+    """
+    digests = [hashlib.sha256(f"{SPLIT_SEED}:{name}".encode()).digest() for name in names]
+    return sorted(range(len(names)), key=digests.__getitem__)
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether `entry` is a folder or a link to one; a link to itself is neither."""
     try:
@@ -67,7 +80,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_parts(parts: Collection[str], *, where: Path) -> None:
+def check_parts(parts: Collection[str], *, where: Path | str) -> None:
     """Raises DatasetError unless there is a train part, and a test part wherever there is a val part.
 
     A val part alone is never scored as test: hyper-parameters are chosen on it.

@@ -23,7 +23,7 @@ from richrep.errors import DatasetError
 _FILE_NAME = re.compile(r"([A-Za-z]+)(?:-(\d+)-of-(\d+)(?:-[0-9a-f]+)?)?\.parquet")
 
 
-def load(rest: str, *, data_root: Path) -> Dataset:
+def load(rest: str) -> Dataset:
     """The Parquet files of the folder `rest` (or of its `data` folder), or the one file `rest`.
 
     - Files: train, val (valid, validation) and test, each `PART.parquet` or all of its shards
@@ -44,10 +44,25 @@ def load(rest: str, *, data_root: Path) -> Dataset:
     else:
         name, files = path.name, _part_files(path)
         check_parts(files, where=path)
-    tables = {part: _read_table(part, files[part]) for part in PARTS if part in files}
-    class_names, values = _classes(tables, where=path)
-    parts = {part: _make_split(name, part, table, class_names, values) for part, table in tables.items()}
-    return make_dataset(parts, address=f"parquet:{rest}")
+    return make_dataset(read_parts(files, name=name, where=str(path)), address=f"parquet:{rest}")
+
+
+def read_parts(
+    files: Mapping[str, Sequence[Path]], *, name: str, where: str, columns: tuple[str, str] = ("image", "label")
+) -> dict[str, Split]:
+    """The splits of the Parquet files of every part, in the order of their rows.
+
+    Args:
+        files: of train and, where stored, val and test; the shards in order.
+        name: of the data set; where: what messages call the place.
+        columns: the names of the image column and the label column.
+
+    Raises:
+        DatasetError: as `load`.
+    """
+    tables = {part: _read_table(part, files[part], columns) for part in PARTS if part in files}
+    class_names, values = _classes(tables, where=where)
+    return {part: _make_split(name, part, table, class_names, values) for part, table in tables.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +123,16 @@ def _check_shards(part: str, files: Sequence[Path]) -> list[Path]:
     return [shards[key] for key in sorted(shards)]
 
 
-def _read_table(part: str, files: Sequence[Path]) -> _Table:
+def _read_table(part: str, files: Sequence[Path], columns: tuple[str, str]) -> _Table:
     """Labels and layout of the files of one part; images stay on disk."""
     labels, group_rows, class_names = [], [], set()
     for path in files:
         with open_parquet(path) as parquet:
-            _check_columns(path, parquet.schema_arrow)
+            _check_columns(path, parquet.schema_arrow, columns)
             metadata = parquet.metadata
             group_rows.append([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
-            labels.append(_read_labels(path, parquet))
-            class_names.add(_written_class_names(path, parquet.schema_arrow))
+            labels.append(_read_labels(path, parquet, columns[1]))
+            class_names.add(_written_class_names(path, parquet.schema_arrow, columns[1]))
     if not sum(len(of_file) for of_file in labels):
         raise DatasetError(f"{files[0]} has no rows, so {part} holds no images. Write it again, or remove it.")
     if len(class_names) > 1:
@@ -126,28 +141,29 @@ def _read_table(part: str, files: Sequence[Path]) -> _Table:
     if len(kinds) > 1:
         raise DatasetError(f"The shards of {part} in {files[0].parent} have labels of different types, text and int.")
     stored = np.concatenate([of_file for of_file in labels if len(of_file)])
-    return _Table(ParquetStore(files, group_rows), stored, class_names.pop())
+    return _Table(ParquetStore(files, group_rows, column=columns[0]), stored, class_names.pop())
 
 
-def _check_columns(path: Path, schema: Any) -> None:
-    if not {"image", "label"} <= set(schema.names):
+def _check_columns(path: Path, schema: Any, columns: tuple[str, str]) -> None:
+    image, label = columns
+    if not {image, label} <= set(schema.names):
         raise DatasetError(
-            f"{path} has the columns {listing(schema.names)}; wanted are 'image' and 'label'. Rename them."
+            f"{path} has the columns {listing(schema.names)}; wanted are {image!r} and {label!r}. Rename them."
         )
-    kind = schema.field("image").type
+    kind = schema.field(image).type
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     is_struct = pa.types.is_struct(kind) and any(field.name in ("bytes", "path") for field in kind)
     if not (is_binary or is_struct):
         raise DatasetError(
-            f"{path}: the column 'image' is {kind}; wanted is a struct of bytes and path, or binary, holding encoded "
+            f"{path}: the column {image!r} is {kind}; wanted is a struct of bytes and path, or binary, holding encoded "
             "images (PNG, JPEG, …)."
         )
 
 
-def _read_labels(path: Path, parquet: Any) -> np.ndarray:
+def _read_labels(path: Path, parquet: Any, name: str) -> np.ndarray:
     """(N,) int64, or object holding str, in the order of the rows."""
     try:
-        column = parquet.read(columns=["label"]).column("label")
+        column = parquet.read(columns=[name]).column(name)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
     if pa.types.is_dictionary(column.type):
@@ -160,16 +176,16 @@ def _read_labels(path: Path, parquet: Any) -> np.ndarray:
         return np.asarray(column.cast(pa.int64()).to_numpy())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
-    raise DatasetError(f"{path}: the column 'label' is {kind}; wanted are integers or strings, one class an image.")
+    raise DatasetError(f"{path}: the column {name!r} is {kind}; wanted are integers or strings, one class an image.")
 
 
-def _written_class_names(path: Path, schema: Any) -> tuple[str, ...] | None:
-    """The names of the ClassLabel `label` in the metadata that Hugging Face datasets writes, None without."""
+def _written_class_names(path: Path, schema: Any, column: str) -> tuple[str, ...] | None:
+    """The names of the ClassLabel `column` in the metadata that Hugging Face datasets writes, None without."""
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
         return None
     try:
-        label = json.loads(raw)["info"]["features"].get("label")
+        label = json.loads(raw)["info"]["features"].get(column)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{path}: the schema's 'huggingface' metadata cannot be read as info.features ({error!r}), so the class "
@@ -179,7 +195,7 @@ def _written_class_names(path: Path, schema: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(str(name) for name in names)
 
 
-def _classes(tables: Mapping[str, _Table], *, where: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(tables: Mapping[str, _Table], *, where: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Class names (K) and, in the same order, the stored labels (K,) that mean them, ascending."""
     if len({table.has_text_labels for table in tables.values()}) > 1:
         kinds = ", ".join(f"{part}: {'text' if table.has_text_labels else 'int'}" for part, table in tables.items())
@@ -194,8 +210,21 @@ def _classes(tables: Mapping[str, _Table], *, where: Path) -> tuple[tuple[str, .
     if written and not train.has_text_labels:
         names = written.pop()
         return names, np.arange(len(names))
+    _check_known(tables)
     values = np.unique(train.labels)
     return tuple(str(value) for value in values), values
+
+
+def _check_known(tables: Mapping[str, _Table]) -> None:
+    """Raises DatasetError for a negative number without a class name: Hugging Face writes -1 for "not known"."""
+    for table in tables.values():
+        unknown = [] if table.has_text_labels else np.flatnonzero(table.labels < 0).tolist()
+        if unknown:
+            raise DatasetError(
+                f"{table.images.name(unknown[0])}: the label is {table.labels[unknown[0]]}, which stands for a label "
+                f"that is not known (rows with a negative label: {len(unknown)}). Give every image its label, or "
+                "remove the row."
+            )
 
 
 def _make_split(dataset: str, part: str, table: _Table, class_names: tuple[str, ...], values: np.ndarray) -> Split:

@@ -39,7 +39,7 @@ def damaged(path: Path, error: Exception) -> DatasetError:
 
 
 class ParquetStore:
-    """Encoded images in the column `image` of one or more Parquet files, one after the other.
+    """Encoded images in one column of one or more Parquet files, one after the other.
 
     An image is a struct of `bytes` and `path`, or plain binary. Where `bytes` is null, `path` names a file in the
     folder of the Parquet file; a path that leads out of that folder is refused.
@@ -50,10 +50,12 @@ class ParquetStore:
     Args:
         files: the Parquet files.
         group_rows: for each of them, the number of rows of every row group.
+        column: the name of the image column.
     """
 
-    def __init__(self, files: Sequence[Path], group_rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, files: Sequence[Path], group_rows: Sequence[Sequence[int]], *, column: str = "image") -> None:
         self._files = tuple(files)
+        self._column_name = column
         self._file_starts = np.cumsum([0, *(sum(rows) for rows in group_rows)])
         self._groups = [(file, group) for file, rows in enumerate(group_rows) for group in range(len(rows))]
         self._group_starts = np.cumsum([0, *(count for rows in group_rows for count in rows)])
@@ -130,6 +132,6 @@ class ParquetStore:
         file, group_in_file = self._groups[group]
         with open_parquet(self._files[file]) as parquet:
             try:
-                return parquet.read_row_group(group_in_file, columns=["image"]).column("image")
+                return parquet.read_row_group(group_in_file, columns=[self._column_name]).column(self._column_name)
             except (pa.ArrowException, OSError) as error:
                 raise damaged(self._files[file], error) from error
