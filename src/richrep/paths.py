@@ -8,7 +8,7 @@ from pathlib import Path
 
 def home() -> Path:
     """`$RICHREP_HOME`, or `~/.cache/richrep` when it is unset or empty."""
-    return Path(os.environ.get("RICHREP_HOME") or "~/.cache/richrep").expanduser()
+    return Path(os.path.expanduser(os.environ.get("RICHREP_HOME") or "~/.cache/richrep"))
 
 
 def default_data_root() -> Path:

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from richrep.backbones.addresses import list_backbones, load_backbone
+from richrep.backbones.families import FAMILIES
+from richrep.backbones.zoo import ZOO
 from richrep.errors import AddressError, CheckpointError
 
 Tensors = dict[str, torch.Tensor]
@@ -105,7 +107,7 @@ def test_random_weights_leave_the_generator_alone() -> None:
 def test_listing_is_filtered_by_every_word() -> None:
     everything = list_backbones()
     assert len(everything) > 1400
-    assert {line.family for line in everything} == {"cifar-resnet", "torchvision", "timm"}
+    assert {line.family for line in everything} == {*FAMILIES, *(entry.paper for entry in ZOO.values())}
     assert all(line.description for line in everything)
     found = list_backbones("cifar resnet20")
     assert [line.address for line in found] == ["cifar-resnet/resnet20@PATH"]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
+import datetime
 import hashlib
 import io
+import json
 import os
 import pickle
+import random
+import sys
+import types
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +23,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from richrep.backbones.addresses import load_backbone
 from richrep.backbones.checkpoint import load_checkpoint
+from richrep.backbones.files.placeholder import Placeholder
+from richrep.backbones.files.reading import read_content
 from richrep.errors import CheckpointError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2), "n": torch.tensor(3)}
@@ -73,11 +84,39 @@ def test_values_that_are_no_tensors_are_set_aside(tmp_path: Path) -> None:
     assert checkpoint.notes == ("set aside, not tensors: epoch",)
 
 
-def test_loading_leaves_the_random_generator_alone(tmp_path: Path) -> None:
-    path = save(TENSORS, tmp_path / "c.pt", "zip")
-    before = torch.get_rng_state()
-    load_checkpoint(path)
-    assert torch.equal(before, torch.get_rng_state())
+def global_state() -> tuple[object, ...]:
+    return (
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        random.getstate(),
+        set(torch.serialization.get_safe_globals()),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        list(warnings.filters),
+        sorted(sys.modules),
+        sorted(os.environ.items()),
+        os.getcwd(),
+    )
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "safetensors", "npz", "refused", "broken"])
+def test_loading_changes_no_global_state(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "c.pt"
+    if how == "npz":
+        np.savez(path, a=np.zeros(2))
+        path = tmp_path / "c.pt.npz"
+    else:
+        content = TENSORS | ({"x": RunsCode("true")} if how == "refused" else {})
+        save(content, path, how if how in ("legacy", "safetensors") else "zip")
+    if how == "broken":
+        path.write_bytes(path.read_bytes().replace(b"storage", b"stor_ge"))
+    for expected in (None, "the same again, with everything imported"):
+        before = global_state() if expected else None
+        try:
+            load_checkpoint(path)
+        except CheckpointError:
+            assert how in ("refused", "broken")
+        assert before is None or before == global_state()
 
 
 def test_a_missing_file_is_named_with_its_full_path(tmp_path: Path) -> None:
@@ -135,9 +174,10 @@ def test_a_plain_pickle_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_zip_archive_is_not_a_checkpoint(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", weight=np.zeros(3))
-    with pytest.raises(CheckpointError, match=r"is a zip archive of weight\.npy"):
-        load_checkpoint(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("letter.txt", b"hello")
+    with pytest.raises(CheckpointError, match=r"is a zip archive of letter\.txt"):
+        load_checkpoint(tmp_path / "x.zip")
 
 
 def test_a_torchscript_program_is_not_a_checkpoint(tmp_path: Path) -> None:
@@ -247,3 +287,206 @@ def test_a_broken_pickle_inside_a_whole_zip_is_refused(tmp_path: Path) -> None:
             broken.writestr(name, whole.read(name)[:20] if name.endswith("data.pkl") else whole.read(name))
     with pytest.raises(CheckpointError, match="truncated or corrupt"):
         load_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.fixture
+def foreign() -> Iterator[types.SimpleNamespace]:
+    """Classes of a project that exists while files are written and no more when they are read."""
+    module = types.ModuleType("foreign_project")
+    classes = {
+        name: type(name, bases, {"__module__": module.__name__, "__qualname__": name})
+        for name, bases in {"SGD": (), "Config": (dict,), "History": (list,)}.items()
+    }
+    vars(module).update(classes)
+    sys.modules[module.__name__] = module
+    yield types.SimpleNamespace(**classes, forget=lambda: sys.modules.pop(module.__name__))
+    sys.modules.pop(module.__name__, None)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy"])
+def test_classes_of_other_projects_become_placeholders(
+    tmp_path: Path, foreign: types.SimpleNamespace, how: str
+) -> None:
+    optimizer = foreign.SGD()
+    optimizer.lr = 0.1
+    config = foreign.Config(depth=50, inner=foreign.Config(width=2))
+    config.frozen = True
+    content = {
+        "model": TENSORS,
+        "optimizer": optimizer,
+        "scheduler": foreign.SGD,
+        "config": config,
+        "history": foreign.History([1, 2]),
+        "torch_optimizer": torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1),
+        "folder": Path("runs"),
+        "when": datetime.datetime(2020, 1, 1),
+        "counts": collections.defaultdict(list, a=[1]),
+    }
+    save(content, tmp_path / "c.pt", how)
+    foreign.forget()
+    checkpoint = load_checkpoint(tmp_path / "c.pt")
+    assert_same_tensors(checkpoint.tensors)
+    assert checkpoint.notes[0] == (
+        "read from 'model'; set aside: optimizer, scheduler, config, history, torch_optimizer, folder, when, counts"
+    )
+    value = read_content(tmp_path / "c.pt").value
+    assert isinstance(value, dict)
+    assert all(isinstance(value[name], Placeholder) for name in ("optimizer", "torch_optimizer", "folder", "when"))
+    assert value["scheduler"] is Placeholder
+    assert dict(value["config"]) == {"depth": 50, "inner": {"width": 2}}  # what they were filled with stays
+    assert (value["history"], dict(value["counts"])) == ([1, 2], {"a": [1]})
+    assert "foreign_project" not in sys.modules
+
+
+ARGUMENTS = argparse.Namespace(
+    lr=0.1,
+    widths=np.arange(6.0).reshape(2, 3).T,
+    big_endian=np.arange(3, dtype=">i4"),
+    names=np.array(["a", "bc"]),
+    mixed=np.array([1, "x", None], dtype=object),
+    best=np.float64(0.5),
+    done=np.bool_(True),
+    raw=b"\xff\x00abc",
+    shape=torch.Size([1, 2]),
+    device=torch.device("cuda:1"),
+    huge=2**100,
+    kinds={1, 2},
+)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy"])
+@pytest.mark.parametrize("core", ["numpy._core", "numpy.core"])  # numpy 2.x, 1.x
+def test_harmless_objects_are_read_as_they_are(tmp_path: Path, how: str, core: str) -> None:
+    buffer = io.BytesIO()
+    torch.save({"args": ARGUMENTS, "state_dict": TENSORS}, buffer, _use_new_zipfile_serialization=how == "zip")
+    (tmp_path / "c.pt").write_bytes(renamed_in(buffer.getvalue(), core))
+    value = read_content(tmp_path / "c.pt").value
+    assert isinstance(value, dict) and isinstance(value["args"], argparse.Namespace)
+    found = vars(value["args"])
+    assert found.keys() == vars(ARGUMENTS).keys()
+    for name, expected in vars(ARGUMENTS).items():
+        same = np.array_equal if isinstance(expected, np.ndarray) else lambda a, b: type(a) is type(b) and a == b
+        assert same(found[name], expected), name
+
+
+def renamed_in(content: bytes, core: str) -> bytes:
+    """The torch file with numpy's core called `core` in its pickles."""
+    old, new = b"cnumpy._core.", f"c{core}.".encode()
+    if not content.startswith(b"PK"):
+        return content.replace(old, new)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(buffer, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name).replace(old, new))
+    return buffer.getvalue()
+
+
+def test_files_of_the_first_versions_are_read(tmp_path: Path) -> None:
+    # Python 2: texts as bytes; _rebuild_tensor of version 1; storages on a GPU; no batch counters.
+    body = (
+        b"\x80\x02ccollections\nOrderedDict\n]]U\x01wactorch._utils\n_rebuild_tensor\n((U\x07storagectorch\n"
+        b"FloatStorage\nU\x0212U\x06cuda:0K\x04NtQK\x00K\x02K\x02\x86K\x02K\x01\x86tRaa\x85R."
+    )
+    head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+    values = np.arange(4, dtype="<f4")
+    (tmp_path / "old.pth").write_bytes(head + body + b"\x80\x02]U\x0212a." + np.int64(4).tobytes() + values.tobytes())
+    assert_same_tensors(load_checkpoint(tmp_path / "old.pth").tensors, {"w": torch.arange(4.0).reshape(2, 2)})
+
+
+@pytest.mark.parametrize("save_archive", [np.savez, np.savez_compressed])
+def test_numpy_archives_are_read_whatever_their_name(tmp_path: Path, save_archive: object) -> None:
+    arrays = {
+        "Transformer/posembed_input/pos_embedding": np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+        "head/kernel": np.asfortranarray(np.arange(6, dtype=np.float16).reshape(2, 3)),
+        "big": np.arange(3, dtype=">f8"),
+        "step": np.array(7),
+        "empty": np.zeros((0, 3), dtype=np.float32),
+    }
+    buffer = io.BytesIO()
+    save_archive(buffer, **arrays)  # type: ignore[operator]
+    (tmp_path / "weights.pth").write_bytes(buffer.getvalue())
+    checkpoint = load_checkpoint(tmp_path / "weights.pth", formats={})
+    assert_same_tensors(
+        checkpoint.tensors,
+        {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()},
+    )
+    assert checkpoint.sha256 == hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def test_a_folder_is_read_with_its_config(tmp_path: Path) -> None:
+    config = {
+        "architecture": "resnet20",
+        "num_classes": 10,
+        "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]},
+        "license": "mit",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "README.md").touch()
+    save_file(TENSORS, tmp_path / "model.safetensors", metadata={"license": "apache-2.0"})
+    checkpoint = load_checkpoint(tmp_path)
+    assert_same_tensors(checkpoint.tensors)
+    assert checkpoint.path == tmp_path
+    assert checkpoint.metadata == {
+        "architecture": "resnet20",
+        "num_classes": "10",
+        "pretrained_cfg": '{"mean": [0.5, 0.5, 0.5]}',
+        "license": "apache-2.0",  # what the weights say wins
+    }
+    lines = [
+        f"{name} {hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}\n"
+        for name in ("config.json", "model.safetensors")
+    ]
+    assert checkpoint.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_of_several_files_in_a_folder_the_first_kind_is_read(tmp_path: Path) -> None:
+    for value, name in ((3, "other.safetensors"), (2, "pytorch_model.bin"), (0, "model.safetensors")):
+        tensors = {"w": torch.full((1,), float(value))}
+        save(tensors, tmp_path / name, "safetensors" if name.endswith("safetensors") else "zip")
+        assert_same_tensors(load_checkpoint(tmp_path).tensors, tensors)
+        if name == "pytorch_model.bin":
+            shards(tmp_path, {"x.safetensors": {"w": torch.ones(1)}})
+            assert_same_tensors(load_checkpoint(tmp_path).tensors, {"w": torch.ones(1)})
+
+
+def shards(folder: Path, files: dict[str, dict[str, torch.Tensor]], **places: str) -> None:
+    """Shards with their index, in which `places` may lie."""
+    for file, tensors in files.items():
+        save_file(tensors, folder / file)
+    weight_map = {name: file for file, tensors in files.items() for name in tensors} | places
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def test_the_shards_of_a_folder_are_put_together(tmp_path: Path, resnet20_tensors: dict[str, torch.Tensor]) -> None:
+    halves = [dict(list(resnet20_tensors.items())[start::2]) for start in (0, 1)]
+    shards(
+        tmp_path,
+        {f"model-{i}-of-2.safetensors": {n: t.clone() for n, t in half.items()} for i, half in enumerate(halves)},
+    )
+    assert_same_tensors(load_checkpoint(tmp_path).tensors, resnet20_tensors)
+    assert load_backbone(str(tmp_path)).architecture == "resnet20"
+    sha256 = load_checkpoint(tmp_path).sha256
+    (tmp_path / "model-1-of-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=f"No such checkpoint file: {tmp_path}/model-1-of-2"):
+        load_checkpoint(tmp_path)
+    shards(tmp_path, {"model-1-of-2.safetensors": {n: t + 1 for n, t in halves[1].items()}})
+    assert load_checkpoint(tmp_path).sha256 != sha256
+
+
+def test_shards_must_hold_what_their_index_lists(tmp_path: Path) -> None:
+    shards(tmp_path, {"a.safetensors": {"w": torch.zeros(1), "v": torch.zeros(1)}}, u="a.safetensors")
+    with pytest.raises(CheckpointError, match=r"a\.safetensors does not hold the tensors .* these differ: u\. "):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has no weight_map of names to files"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[")
+    with pytest.raises(CheckpointError, match="is a truncated or corrupt JSON file"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_folder_without_a_checkpoint_says_what_it_holds(tmp_path: Path) -> None:
+    for name in ("a.safetensors", "b.safetensors"):
+        save_file(TENSORS, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"is a directory, expected .* It holds a\.safetensors, b\.safetensors"):
+        load_checkpoint(tmp_path)

@@ -6,12 +6,15 @@
 `random/NAME`                          an architecture with weights drawn from the seed
 `PATH`                                 a checkpoint file, recognised by its contents
 `ARCH@PATH`                            the same, architecture given: `resnet20@x.th`, `timm/resnet50@x.pt`
+`PATH#NAME`                            one network of a file that holds several: `trex.pth#ema`
+`zoo:NAME`                             a published checkpoint, or set of them, under `$RICHREP_HOME/checkpoints`
 =====================================  ====================================================================
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +23,18 @@ from typing import NamedTuple
 from richrep.backbones import pretrained, random_weights
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.checkpoint import load_checkpoint
+from richrep.backbones.concat import concat
 from richrep.backbones.families import FAMILIES
 from richrep.backbones.families.detection import build_backbone, find_architecture
-from richrep.errors import AddressError, CheckpointError
+from richrep.backbones.families.family import knows
+from richrep.backbones.zoo import ZOO
+from richrep.backbones.zoo.entry import ZooEntry, checkpoints_root
+from richrep.backbones.zoo.hashes import check_hash
+from richrep.errors import AddressError, CheckpointError, unknown_name_message
 
 _SUFFIXES = {".bin", ".ckpt", ".model", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th", ".torch"}
 _MAX_GUESSES = 3
+_ZOO = "zoo:"
 
 
 class BackboneListing(NamedTuple):
@@ -48,16 +57,17 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
         AddressError: the address names nothing.
         CheckpointError: the checkpoint cannot be loaded whole, exactly and safely.
     """
-    path = Path(address).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(address))
+    if os.path.exists(path):  # unlike Path.exists, no error for a name that is too long
         return load_file(path, address=address)
+    if address.startswith(_ZOO):
+        return _load_zoo(address.removeprefix(_ZOO))
     if address.startswith("run:"):
         raise AddressError(
             f"{address!r}: this version of richrep cannot load runs. Give the checkpoint file of the run."
         )
-    architecture, at, file = address.partition("@")
-    if at:
-        return load_file(Path(file).expanduser(), address=address, architecture=architecture)
+    if (found := _file_with_choices(address)) is not None:
+        return load_file(found.path, address=address, architecture=found.architecture, network=found.network)
     scheme, _, name = address.partition("/")
     if name and scheme in _SCHEMES:
         return _SCHEMES[scheme](name, seed)
@@ -66,13 +76,75 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
     raise AddressError(_unknown_address(address, path))
 
 
-def load_file(path: Path, *, address: str, architecture: str = "") -> Backbone:
-    """The backbone in the checkpoint at `path`; its architecture is detected from the contents unless given."""
-    checkpoint = load_checkpoint(path)
-    found, others = find_architecture(list(FAMILIES.values()), checkpoint, wanted=architecture)
+def load_file(path: Path, *, address: str, architecture: str = "", network: str = "") -> Backbone:
+    """The backbone in the checkpoint at `path`; its architecture is detected from the contents unless given.
+
+    Args:
+        network: which network of a file that holds several; empty means the one its format puts first.
+    """
+    checkpoint = load_checkpoint(path, network=network)
+    wanted = architecture or (checkpoint.architecture if _is_known(checkpoint.architecture) else "")
+    found, others = find_architecture(list(FAMILIES.values()), checkpoint, wanted=wanted)
     backbone = build_backbone(found.family, found.architecture, checkpoint, address=address)
     also = (f"also fits: {', '.join(others)}",) if others else ()
     return replace(backbone, load_report=backbone.load_report + also)
+
+
+def _is_known(architecture: str) -> bool:
+    """Whether `FAMILY/ARCH` is in that family's list; some families also lay out what only a file describes."""
+    family, _, name = architecture.partition("/")
+    return family in FAMILIES and knows(FAMILIES[family], name)
+
+
+def _load_zoo(name: str) -> Backbone:
+    """The published checkpoint `name`, or the concatenation of a set; its hash is recorded, or compared."""
+    entry = ZOO.get(name)
+    if entry is None:
+        raise AddressError(f"{unknown_name_message('zoo checkpoint', name, ZOO)} See: richrep list backbones zoo:")
+    if entry.members:
+        missing = [ZOO[member] for member in entry.members if not ZOO[member].path.is_file()]
+        if missing:
+            raise CheckpointError(
+                f"zoo:{name} needs {len(missing)} files that are not there: "
+                f"{'; '.join(f'zoo:{member.name}. {member.how_to_get_it()}' for member in missing)}"
+            )
+        return replace(concat(*map(_load_zoo, entry.members)), address=f"zoo:{name}", name=name)
+    if not entry.path.is_file():
+        raise CheckpointError(f"zoo:{name} is not there. {entry.how_to_get_it()}")
+    backbone = load_file(entry.path, address=f"zoo:{name}")
+    if backbone.feature_dim != entry.feature_dim:
+        raise CheckpointError(
+            f"{entry.path} is not zoo:{name}: it gives {backbone.feature_dim} features ({backbone.architecture}), "
+            f"expected {entry.feature_dim} ({entry.architecture}). {entry.how_to_get_it()}"
+        )
+    seen = check_hash(checkpoints_root(), entry.file, backbone.sha256)
+    note = "sha256 as on first use" if seen else "sha256 recorded: later loads compare it"
+    licence = entry.licence if backbone.licence == "not stated" else backbone.licence
+    return replace(backbone, name=name, licence=licence, load_report=(*backbone.load_report, note))
+
+
+class _FileAddress(NamedTuple):
+    """`ARCH@PATH#NETWORK`, where ARCH and NETWORK may be empty."""
+
+    path: Path
+    architecture: str
+    network: str
+
+
+def _file_with_choices(address: str) -> _FileAddress | None:
+    """`ARCH@PATH`, `PATH#NETWORK` or both; None for an address with neither.
+
+    Of several ways to split, the one whose file exists; names of files may hold both signs.
+    """
+    before, at, after = address.partition("@")
+    starts = [(before, after)] * bool(at and before and after) + [("", address)]
+    found = []
+    for architecture, file in starts:
+        stem, sharp, network = file.rpartition("#")
+        ends = [(file, "")] + [(stem, network)] * bool(sharp and stem and network)
+        found += [_FileAddress(Path(os.path.expanduser(name)), architecture, network) for name, network in ends]
+    chosen = [choice for choice in found if choice.architecture or choice.network]
+    return next((choice for choice in chosen if os.path.exists(choice.path)), chosen[0] if chosen else None)
 
 
 def list_backbones(pattern: str = "") -> list[BackboneListing]:
@@ -89,7 +161,16 @@ def list_backbones(pattern: str = "") -> list[BackboneListing]:
         for family in FAMILIES.values()
         for name, description in family.architectures().items()
     ]
+    lines += [BackboneListing(f"{_ZOO}{entry.name}", entry.paper, _describe(entry)) for entry in ZOO.values()]
     return [line for line in lines if all(word in " ".join(line).lower() for word in words)]
+
+
+def _describe(entry: ZooEntry) -> str:
+    """What it is, and whether its files are there."""
+    paths = [ZOO[member].path for member in entry.members] or [entry.path]
+    there = sum(path.is_file() for path in paths)
+    state = "on disk" if there == len(paths) else f"{there} of {len(paths)} files on disk" if there else "not on disk"
+    return f"{entry.describe()}; {state}"
 
 
 _SCHEMES: dict[str, Callable[[str, int], Backbone]] = {
@@ -101,9 +182,9 @@ _SCHEMES: dict[str, Callable[[str, int], Backbone]] = {
 
 def _looks_like_a_path(address: str) -> bool:
     """Whether the user will have meant a file: it starts or ends like one, or names a folder that exists."""
-    path = Path(address).expanduser()
+    path = Path(os.path.expanduser(address))
     starts_like_one = address.startswith((".", "~", "/")) or path.is_absolute()
-    return starts_like_one or path.suffix.lower() in _SUFFIXES or (len(path.parts) > 1 and path.parent.is_dir())
+    return starts_like_one or path.suffix.lower() in _SUFFIXES or (len(path.parts) > 1 and os.path.isdir(path.parent))
 
 
 def _unknown_address(address: str, path: Path) -> str:
@@ -117,5 +198,6 @@ def _unknown_address(address: str, path: Path) -> str:
     guess = f" Did you mean {' or '.join(map(repr, guesses))}?" if guesses else ""
     return (
         f"Unknown backbone {address!r}: no such file ({path.absolute()}), and no such address.{guess} "
-        "Known forms: timm/NAME, torchvision/NAME, random/NAME, PATH, ARCH@PATH; `richrep list backbones` lists names."
+        "Known forms: timm/NAME, torchvision/NAME, random/NAME, zoo:NAME, PATH, ARCH@PATH, PATH#NETWORK; "
+        "`richrep list backbones` lists names."
     )

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from richrep.data.preprocessing import Preprocessing
+
+MaskSource: TypeAlias = Literal["file", "zeros", ""]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a backbone was laid out from its checkpoint; enough to write a checkpoint that is laid out alike.
+
+    Attributes:
+        family: the family that built the network, e.g. "torchvision" (a backbone's `family` may be a format).
+        head_names: name in the checkpoint -> name in the head's state dict.
+        hints: what the format said of the network beyond its tensors.
+    """
+
+    family: str
+    head_names: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +49,10 @@ class Backbone:
         num_classes: K of `head`, None without one.
         variant: what changes features and neither the architecture's name nor a tensor says, e.g. "SAME padding".
         load_report: what was matched, set aside and ignored on loading, one line a fact.
+        masks: "trunk." or "head." and the parameter's name -> bool tensor of its shape, False where it was pruned; only
+            masks that prune something. The weights have been multiplied by them.
+        mask_source: "file" when it held masks, "zeros" when they were inferred from zero weights, "" without any.
+        origin: how it was laid out; None when no family laid it out (made in memory, concatenated).
     """
 
     trunk: nn.Module
@@ -46,6 +69,9 @@ class Backbone:
     licence: str = "not stated"
     variant: str = ""
     load_report: tuple[str, ...] = ()
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    mask_source: MaskSource = ""
+    origin: Origin | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""

@@ -1,42 +1,42 @@
-"""Any checkpoint file -> Checkpoint: its tensors by name, read safely, with containers and prefixes taken off."""
+"""Any checkpoint file -> Checkpoint: the tensors of one network by name, with containers and prefixes taken off."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
-import struct
-import warnings
-import zipfile
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from richrep.backbones.pickle_scan import unusual_globals
-from richrep.errors import CheckpointError
+from richrep.backbones.files.reading import Content, read_content
+from richrep.backbones.formats import FORMATS
+from richrep.backbones.formats.format import PREFIXES, Format, Network
+from richrep.data.preprocessing import Preprocessing
+from richrep.errors import CheckpointError, unknown_name_message
 
 CONTAINERS = ("state_dict", "model", "model_state_dict")  # names under which training scripts keep the weights
-PREFIXES = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel, torch.compile
 
-_ZIP_MAGIC = b"PK\x03\x04"
-_MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the limit of the format
 _MAX_NESTING = 4  # containers within containers; a pickle may even contain itself
 _LISTED = 8  # names listed in a message before "…"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The tensors of one file by name, as stored: not cast, not checked against any network.
+    """The tensors of one network of a file by name, as stored: not cast, not checked against any network.
 
     Attributes:
         tensors: name -> tensor on the CPU; may be mapped from the file, so clone what outlives it.
-        metadata: texts stored beside the tensors (safetensors only).
-        path: the file.
-        sha256: of the file (hex).
+        metadata: texts stored beside the tensors (safetensors, config.json).
+        path: the file or folder.
+        sha256: of the file, or of the names and hashes of the files read in a folder (hex).
         notes: what was taken off or set aside on the way in, one sentence each.
+        format: the training project whose format it is; empty for plain files.
+        network: which network of the file, as in `PATH#NAME`; empty for the only one.
+        masks: name in `tensors` -> bool tensor, False where the weight was pruned; empty when the file has none.
+        preprocessing: what the project feeds the network; None leaves it to the family.
+        hints: what changes the features and no tensor says, e.g. {"stem_pool": "tf-same"}.
+        architecture: as before '@' in an address, where the file knows it; empty means that it must be detected.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -44,128 +44,85 @@ class Checkpoint:
     sha256: str
     metadata: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    format: str = ""
+    network: str = ""
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    hints: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Reads safetensors and torch files (zip and legacy), told apart by content.
+def load_checkpoint(path: Path | str, *, network: str = "", formats: Mapping[str, Format] = FORMATS) -> Checkpoint:
+    """Reads safetensors, torch files, numpy archives and Hugging Face folders safely, and finds the network in them.
 
-    Torch files go through `torch.load(weights_only=True)` and nothing more: no code of the file can run.
+    Args:
+        path: the file or folder.
+        network: which of the file's networks; empty means the one the format puts first.
+        formats: the formats to recognise; what none claims is read as a plain state dict.
 
     Raises:
-        CheckpointError: the file is missing, empty, truncated, not a checkpoint, asks for code, or holds no tensors.
+        CheckpointError: the file is missing, empty, truncated, not a checkpoint, asks for code, holds no tensors, has
+            no such network, or is claimed by several formats.
     """
-    path = Path(path).expanduser().absolute()
-    magic = _magic(path)
-    if _is_safetensors(magic):
-        tensors, metadata = _read_safetensors(path)
-        notes: list[str] = []
-    else:
-        metadata = {}
-        tensors, notes = _unwrap(_read_torch(path, magic), path)
-    tensors, prefix = _without_prefix(tensors)
-    if prefix:
-        notes.append(f"prefix {prefix!r} taken off every name")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(tensors, path, sha256, metadata, tuple(notes))
-
-
-def _magic(path: Path) -> bytes:
-    """The first bytes of a file that is there and not empty."""
-    if not path.exists():
-        raise CheckpointError(f"No such checkpoint file: {path}. Check the path.")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory, expected a checkpoint file. Give the path of a file in it.")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror}. Check its permissions.") from None
-    if not magic:
-        raise CheckpointError(f"{path} is empty (0 bytes), expected a checkpoint. Copy or download it again.")
-    return magic
-
-
-def _is_safetensors(magic: bytes) -> bool:
-    """A safetensors file starts with the length of its JSON header (8 bytes, little endian) and that header."""
-    return len(magic) > 8 and magic[8:9] == b"{" and struct.unpack("<Q", magic[:8])[0] <= _MAX_SAFETENSORS_HEADER
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise _broken(path, "safetensors file", error) from None
-    if not tensors:
-        raise CheckpointError(f"{path} holds no tensors: it is a safetensors file without entries. Save it again.")
-    return tensors, metadata
-
-
-def _broken(path: Path, kind: str, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return CheckpointError(
-        f"{path} is a truncated or corrupt {kind} ({path.stat().st_size:,} bytes): {reason.rstrip('.')}. "
-        "Copy or download it again."
+    path = Path(os.path.expanduser(path)).absolute()  # unlike Path.expanduser, no error for an unknown user
+    content = read_content(path)
+    name, found = _find_network(content, path, network, formats)
+    return Checkpoint(
+        tensors=dict(found.tensors),
+        path=path,
+        sha256=content.sha256(),
+        metadata=content.metadata,
+        notes=found.notes,
+        format=found.family or name,
+        network=found.name,
+        masks=found.masks,
+        preprocessing=found.preprocessing,
+        hints=found.hints,
+        architecture=found.architecture,
     )
 
 
-def _read_torch(path: Path, magic: bytes) -> object:
-    """Whatever object the torch file holds, made of tensors and plain values only."""
-    is_zip = magic.startswith(_ZIP_MAGIC)
-    if is_zip:
-        _check_zip(path)
-    elif not magic.startswith(b"\x80"):  # the opcode PROTO, with which every pickle of protocol 2 and later starts
+def _find_network(content: Content, path: Path, wanted: str, formats: Mapping[str, Format]) -> tuple[str, Network]:
+    """The name of the format ("" for a plain file) and the network."""
+    claims = {}
+    if "richrep" in content.metadata:  # our own files say so themselves
+        formats = {name: entry for name, entry in formats.items() if name == "richrep"}
+    if isinstance(content.value, Mapping):
+        for name, entry in formats.items():
+            try:
+                networks = entry.read(content.value, content.metadata)
+            except (CheckpointError, ValueError, TypeError, LookupError, RuntimeError) as error:  # tensors of any shape
+                raise CheckpointError(f"{path}, a file in the format of {name}: {error}") from None
+            if networks:
+                claims[name] = networks
+    if len(claims) > 1:
         raise CheckpointError(
-            f"{path} is not a checkpoint: it starts with {magic!r}, expected safetensors or a file of torch.save."
+            f"{path} could be of {len(claims)} formats: {', '.join(claims)}. Save the state_dict() of the network you "
+            "mean as a file of its own."
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how old files store tensors; nothing the user can act on
-            if is_zip and path.suffix != ".safetensors":  # torch would read by that name, whatever the content
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError,
-            AttributeError, OSError, struct.error, UnicodeDecodeError, OverflowError) as error:  # fmt: skip
-        raise _unreadable(path, error) from None
+    if not claims:
+        plain = _read_plain(content, path)
+        claims = {"": [plain]}
+    ((name, networks),) = claims.items()
+    by_name = {network.name: network for network in networks}
+    if not wanted:
+        others = [f"#{other}" for other in by_name if other != networks[0].name]
+        note = (f"the file also holds {', '.join(others)}",) if others else ()
+        return name, replace(networks[0], notes=(*networks[0].notes, *note))
+    if wanted not in by_name:
+        if len(networks) == 1 and not networks[0].name:
+            raise CheckpointError(f"{path} holds one network, so {wanted!r} after '#' names nothing. Leave it out.")
+        raise CheckpointError(unknown_name_message(f"network in {path}", wanted, by_name))
+    return name, by_name[wanted]
 
 
-def _check_zip(path: Path) -> None:
-    """The archive is whole, and torch.save wrote it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise _broken(path, "torch zip file", error) from None
-    names = [member.filename for member in members]
-    if any(name.endswith("constants.pkl") for name in names):
-        raise CheckpointError(f"{path} is a TorchScript program, not a checkpoint. Save the state_dict() of its model.")
-    if not any(name.endswith("data.pkl") for name in names):
-        raise CheckpointError(
-            f"{path} is not a checkpoint: it is a zip archive of {_listed(names)}, expected a file of torch.save."
-        )
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError(f"{path} is a compressed archive; torch.save writes none. Save it again with torch.save.")
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Why torch refused: objects beyond tensors, else a broken or foreign file."""
-    wanted = unusual_globals(path)
-    if wanted:
-        return CheckpointError(
-            f"{path} asks for Python objects beyond tensors: {', '.join(wanted)}. Loading them could run code, so "
-            "nothing was loaded. Save only the state_dict() of the model, or use safetensors."
-        )
-    message = str(error).lower()
-    if "magic number" in message or "weights only load failed" in message:
-        size = path.stat().st_size
-        return CheckpointError(
-            f"{path} is not a checkpoint, or a truncated or corrupt one ({size:,} bytes): it starts like a pickle but "
-            "torch cannot read it. Expected safetensors or a file of torch.save."
-        )
-    return _broken(path, "torch file", error)
+def _read_plain(content: Content, path: Path) -> Network:
+    """The only state dict, perhaps within containers."""
+    tensors, notes = _unwrap(content.value, path)
+    tensors, prefix = _without_prefix(tensors)
+    if prefix:
+        notes.append(f"prefix {prefix!r} taken off every name")
+    return Network(tensors, notes=tuple(notes))
 
 
 def _unwrap(content: object, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:

@@ -34,7 +34,7 @@ def load_timm(name: str) -> Backbone:
     config = _timm_config(name)
     architecture, tag = config["architecture"], config["tag"]
     full_name = f"{architecture}.{tag}" if tag else architecture
-    checkpoint = load_checkpoint(_timm_file(config, full_name))
+    checkpoint = load_checkpoint(_timm_file(config, full_name), formats={})
     if config["label_offset"] or not fits(family, full_name, checkpoint):
         checkpoint = replace(checkpoint, tensors=_converted_by_timm(full_name, checkpoint.tensors))
     checkpoint = replace(checkpoint, metadata={"licence": config["license"] or "not stated"})
@@ -51,7 +51,7 @@ def load_torchvision(name: str) -> Backbone:
     _check_known(family, name)
     architecture, _, tag = name.partition(".")
     weights = find_weights(architecture, tag or "DEFAULT")
-    checkpoint = load_checkpoint(fetch_url(weights.url, what=f"torchvision/{name}"))
+    checkpoint = load_checkpoint(fetch_url(weights.url, what=f"torchvision/{name}"), formats={})
     full_name = f"{architecture}.{weights.name}"
     backbone = build_backbone(family, full_name, checkpoint, address=f"torchvision/{name}")
     return _as_published(backbone, name=full_name, architecture=architecture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from richrep.backbones.backbone import Backbone
+from richrep.backbones.backbone import Backbone, Origin
 from richrep.backbones.blank import isolated_rng
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.cifar_resnet import CifarResNetFamily
@@ -42,5 +42,6 @@ def make_random_backbone(name: str, seed: int) -> Backbone:
         architecture=name,
         feature_dim=layout.feature_dim,
         sha256=sha256_of_tensors(trunk.state_dict()),
+        origin=Origin(family.name),
         load_report=(f"weights drawn from seed {seed}; head: none", *layout.notes),
     )

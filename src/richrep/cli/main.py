@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from richrep.cli import cache, console, demo, extract, inspect, list_names, probe, results
+from richrep.cli import cache, console, convert, datasets, demo, extract, inspect, list_names, probe, results
 from richrep.errors import BadImageError, RichrepError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -25,10 +25,12 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("inspect")(inspect.inspect)
+app.command("convert")(convert.convert)
 app.command("list")(list_names.list_names)
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("results")(results.results)
+app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)
 
 

@@ -18,12 +18,17 @@ Backbones = Annotated[
 ]
 DatasetAddress = Annotated[
     str,
-    typer.Option("--dataset", "-d", metavar="ADDRESS", help="digits, cifar10, cifar100, folder:PATH or parquet:PATH."),
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="ADDRESS",
+        help="digits, a registered NAME, folder:PATH, parquet:PATH, csv:PATH, hf:NAME.",
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        "--data-root", metavar="DIR", help="Where cifar10 and cifar100 lie.", show_default="$RICHREP_HOME/data"
+        "--data-root", metavar="DIR", help="Where registered data sets lie.", show_default="$RICHREP_HOME/data"
     ),
 ]
 MAX_SEED = 2**32 - 1

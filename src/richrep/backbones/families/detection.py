@@ -8,23 +8,34 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from richrep.backbones.backbone import Backbone
+from richrep.backbones.backbone import Backbone, MaskSource, Origin
 from richrep.backbones.blank import build_without_weights, shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Family, Layout, knows, unknown_architecture
 from richrep.backbones.families.metadata import licence_of, named_in_metadata, wants_same_padding
 from richrep.backbones.matching import Comparison, compare, describe_ignored, load_exactly
 from richrep.backbones.padding import use_same_padding
+from richrep.backbones.sparsity import describe_masks, infer_masks
 from richrep.errors import AddressError, CheckpointError, unknown_name_message
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One architecture held against one checkpoint."""
+    """One architecture held against one checkpoint.
+
+    Attributes:
+        unheeded: what the file asks for and the architecture cannot do, e.g. "stem_pool: tf-same".
+    """
 
     family: Family
     architecture: str
     comparison: Comparison
+    unheeded: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the file holds exactly this network, and this network does all that the file asks for."""
+        return self.comparison.fits and not self.unheeded
 
     @property
     def address(self) -> str:
@@ -45,8 +56,8 @@ def find_architecture(
         CheckpointError: nothing fits (the message holds the nearest and every mismatch), or several do.
     """
     named = _named(families, wanted) if wanted else [(f, a) for f in families for a in f.detect(checkpoint)]
-    candidates = [Candidate(family, name, _compare(family, name, checkpoint)) for family, name in named]
-    fitting = [candidate for candidate in candidates if candidate.comparison.fits]
+    candidates = [_compare(family, name, checkpoint) for family, name in named]
+    fitting = [candidate for candidate in candidates if candidate.fits]
     if not fitting:
         raise CheckpointError(_nothing_fits(candidates, checkpoint, wanted))
     chosen = _resolve(fitting, checkpoint)
@@ -73,6 +84,7 @@ def build_backbone(family: Family, architecture: str, checkpoint: Checkpoint, *,
     load_exactly(layout.trunk, _tensors_of_trunk(layout), what=what)
     if layout.head is not None:
         load_exactly(layout.head, _tensors_of_head(layout), what=what)
+    masks, mask_source = _masks(layout, checkpoint)
     return Backbone(
         trunk=layout.trunk.eval(),
         pool=layout.pool.eval(),
@@ -80,14 +92,26 @@ def build_backbone(family: Family, architecture: str, checkpoint: Checkpoint, *,
         preprocessing=layout.preprocessing,
         address=address,
         name=architecture,
-        family=family.name,
+        family=checkpoint.format or family.name,
         architecture=architecture,
         feature_dim=layout.feature_dim,
         num_classes=_num_classes(layout),
         sha256=checkpoint.sha256,
         licence=licence_of(checkpoint),
         variant=layout.variant,
-        load_report=(_first_line(layout, comparison), *checkpoint.notes, *layout.notes),
+        load_report=(
+            _first_line(layout, comparison),
+            *checkpoint.notes,
+            *layout.notes,
+            *describe_masks(masks, mask_source),
+        ),
+        masks=masks,
+        mask_source=mask_source,
+        origin=Origin(
+            family.name,
+            head_names=dict(layout.head_names),
+            hints={hint: value for hint, value in checkpoint.hints.items() if hint != "shapes"},
+        ),
     )
 
 
@@ -103,28 +127,65 @@ def _named(families: Sequence[Family], wanted: str) -> list[tuple[Family, str]]:
     return named
 
 
-def _compare(family: Family, architecture: str, checkpoint: Checkpoint) -> Comparison:
+def _compare(family: Family, architecture: str, checkpoint: Checkpoint) -> Candidate:
     with shapes_only():
-        return _compare_layout(_lay_out(family, architecture, checkpoint))
+        layout = _lay_out(family, architecture, checkpoint)
+        heeded = {"shapes", *layout.heeded}  # shapes: here, in _lay_out
+        unheeded = tuple(f"{hint}: {value}" for hint, value in checkpoint.hints.items() if hint not in heeded)
+        return Candidate(family, architecture, _compare_layout(layout), unheeded)
 
 
 def _lay_out(family: Family, architecture: str, checkpoint: Checkpoint) -> Layout:
-    """The family's layout, with the padding that the metadata asks for."""
+    """The family's layout, with the shapes of the network and the padding that the metadata asks for."""
     layout = family.lay_out(architecture, checkpoint)
+    if checkpoint.hints.get("shapes") == "flattened":
+        layout = replace(layout, tensors=_unflattened(layout))
     if not wants_same_padding(checkpoint):
         return layout
     use_same_padding(layout.trunk, what=f"{checkpoint.path} as {family.name}/{architecture}")
     return replace(layout, variant="SAME padding", notes=(*layout.notes, "TensorFlow SAME padding, as the file says"))
 
 
+def _unflattened(layout: Layout) -> dict[str, torch.Tensor]:
+    """The tensors, those with one or two dimensions instead of a kernel's four in the shape of the network.
+
+    Reshaped only when the number of values agrees, and with two dimensions the number of rows.
+    """
+    tensors = dict(layout.tensors)
+    for name, wanted in _expected(layout).items():
+        found = tensors.get(name)
+        if found is None or wanted.ndim != 4 or found.numel() != wanted.numel():
+            continue
+        if found.ndim == 1 or (found.ndim == 2 and found.shape[0] == wanted.shape[0]):
+            tensors[name] = found.reshape(wanted.shape)
+    return tensors
+
+
 def _compare_layout(layout: Layout) -> Comparison:
     """Trunk and head at once, under the names of `layout.tensors`."""
+    set_aside = set(layout.set_aside)
+    return compare({name: t for name, t in layout.tensors.items() if name not in set_aside}, _expected(layout))
+
+
+def _expected(layout: Layout) -> dict[str, torch.Tensor]:
+    """The state dict of trunk and head under the names of `layout.tensors`."""
     expected = dict(layout.trunk.state_dict())
     if layout.head is not None:
         head = layout.head.state_dict()
         expected |= {name: head[name_in_head] for name, name_in_head in layout.head_names.items()}
-    set_aside = set(layout.set_aside)
-    return compare({name: t for name, t in layout.tensors.items() if name not in set_aside}, expected)
+    return expected
+
+
+def _masks(layout: Layout, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], MaskSource]:
+    """The masks of trunk and head that prune something, of the file or inferred, and where they come from."""
+    if not checkpoint.masks:
+        masks = infer_masks(layout.trunk, layout.head)
+        return masks, "zeros" if masks else ""
+    own = {name: f"trunk.{name}" for name in layout.trunk.state_dict()}
+    own |= {name: f"head.{name_in_head}" for name, name_in_head in layout.head_names.items()}
+    real = {name: mask for name, mask in checkpoint.masks.items() if name in own and not mask.all()}
+    shapes = {name: tensor.shape for name, tensor in _expected(layout).items()}
+    return {own[name]: mask.reshape(shapes[name]).clone() for name, mask in real.items()}, "file"
 
 
 def _tensors_of_trunk(layout: Layout) -> dict[str, torch.Tensor]:
@@ -173,6 +234,11 @@ def _nothing_fits(candidates: Sequence[Candidate], checkpoint: Checkpoint, wante
     ordered = sorted(candidates, key=lambda candidate: candidate.comparison.mismatches)
     nearest = ordered[0]
     others = ", ".join(f"{c.address} ({c.comparison.mismatches} mismatches)" for c in ordered[1:3])
+    if nearest.comparison.fits:
+        return (
+            f"{checkpoint.path} has the tensors of {nearest.address}, but needs {', '.join(nearest.unheeded)}, which "
+            "that one cannot do. Leave the architecture out, and the right one is found."
+        )
     start = "does not hold" if wanted else "fits no known architecture; the nearest is"
     return (
         f"{checkpoint.path} {start} {nearest.address}{f', then {others}' if others and not wanted else ''}. "

@@ -37,10 +37,11 @@ class Layout:
         pool: output of the trunk -> features (B, D); has no weights.
         head: output of the trunk -> logits (B, K); None when the file has none or it cannot be used.
         head_names: name in `tensors` -> name in the head's state dict.
-        head_kind: "linear", "conv".
+        head_kind: "linear", "linear, no bias", "conv".
         set_aside: names in `tensors` that belong to a head that is not used.
         variant: what changes features and neither the architecture's name nor a tensor says, e.g. "SAME padding".
         notes: for the load report, one sentence each.
+        heeded: keys of the checkpoint's `hints` that the network follows; a file with others does not fit.
     """
 
     trunk: nn.Module
@@ -54,6 +55,7 @@ class Layout:
     set_aside: Sequence[str] = ()
     variant: str = ""
     notes: tuple[str, ...] = ()
+    heeded: Sequence[str] = ()
 
 
 class Family(Protocol):

@@ -28,6 +28,8 @@ def read_preprocessing(checkpoint: Checkpoint, assumed: Preprocessing, source: s
         The preprocessing, and a sentence for the load report that says what was read and what was assumed.
     """
     metadata = checkpoint.metadata
+    if checkpoint.preprocessing is not None:
+        assumed, source = checkpoint.preprocessing, f"as {checkpoint.format} trains"
     if ("mean" in metadata) != ("std" in metadata):
         raise CheckpointError(f"{checkpoint.path}: metadata has only one of mean and std, expected both or neither.")
     preprocessing, read = assumed, []

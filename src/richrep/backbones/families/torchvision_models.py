@@ -52,6 +52,7 @@ class TorchvisionFamily:
         assumed, source = published_preprocessing(name, tag)
         preprocessing, note = read_preprocessing(checkpoint, assumed, source)
         model = make_model(name, tag)
+        hinted = _heed(model, checkpoint.hints)
         auxiliary = [t for t in checkpoint.tensors if t.startswith(_AUXILIARY.get(name, ("\0",)))]
         notes = (note, f"auxiliary heads set aside: {len(auxiliary)} tensors") if auxiliary else (note,)
         if name in _SQUEEZENETS:
@@ -59,7 +60,7 @@ class TorchvisionFamily:
         else:
             parts = _linear_parts(model, checkpoint.tensors)
         return Layout(
-            preprocessing=preprocessing, tensors=checkpoint.tensors, set_aside=auxiliary, notes=notes, **parts
+            preprocessing=preprocessing, tensors=checkpoint.tensors, set_aside=auxiliary, notes=notes, **parts, **hinted
         )
 
 
@@ -120,12 +121,27 @@ def find_weights(name: str, *tags: str) -> Any:
     return next(members[tag] for tag in tags if tag in members)
 
 
+def _heed(model: nn.Module, hints: Mapping[str, str]) -> dict[str, Any]:
+    """Follows {"stem_pool": "tf-same"}, in place, where `model` is a ResNet: pads one pixel right and below, no other.
+
+    Padding with zeros or with -inf is the same there: the pooling follows a ReLU.
+    """
+    from torchvision.models import ResNet
+
+    if not isinstance(model, ResNet) or hints.get("stem_pool") != "tf-same":
+        return {}
+    model.maxpool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, stride=2))
+    return {"heeded": ("stem_pool",), "variant": "SAME pooling in the stem"}
+
+
 def _linear_parts(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     prefix, linear = last_linear(model)
     _replace(model, prefix, nn.Identity())
-    head = linear_head(tensors, prefix, width=linear.in_features, bias=linear.bias is not None)
+    has_bias = linear.bias is not None and f"{prefix}.bias" in tensors
+    head = linear_head(tensors, prefix, width=linear.in_features, bias=has_bias)
     names = {f"{prefix}.{name}": name for name in head.state_dict()} if head is not None else {}
-    return {"trunk": model, "feature_dim": linear.in_features, "head": head, "head_names": names}
+    kind = "linear, no bias" if head is not None and linear.bias is not None and not has_bias else "linear"
+    return {"trunk": model, "feature_dim": linear.in_features, "head": head, "head_names": names, "head_kind": kind}
 
 
 def _squeezenet_parts(model: Any, width: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Writes the tables of checkpoints: python -m richrep.backbones.make_docs docs/checkpoints.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from richrep.backbones.families import FAMILIES
+from richrep.backbones.formats import FORMATS
+from richrep.backbones.zoo import ZOO
+
+_HEAD = """# Checkpoints
+
+Written from the registries in `src/richrep/backbones` by `python -m richrep.backbones.make_docs docs/checkpoints.md`;
+do not edit.
+
+A checkpoint file is recognised by its contents, never by its name. Its **format** is how a training project wraps and
+names its networks; its **family** is what builds the network. Every parameter must come from the file, and what is set
+aside is said (`richrep inspect FILE`). When a file holds several networks, `FILE#NAME` names one; a bare `FILE` means
+the first. `ARCH@FILE` gives the architecture where tensors leave a choice.
+
+`richrep convert FILE OUT.safetensors` writes weights, head, masks and preprocessing in one plain file.
+"""
+
+
+def render_checkpoints_markdown() -> str:
+    """The text of docs/checkpoints.md."""
+    lines = [_HEAD, "## Formats", "", "| format | what it opens |", "|---|---|"]
+    lines += [f"| `{entry.name}` | {entry.description} |" for entry in sorted(FORMATS.values(), key=lambda e: e.name)]
+    lines += [
+        "| none | a state dict, alone or under `state_dict`, `model` or `model_state_dict`; torch files (zip and "
+        "legacy), safetensors, `.npz`, folders of Hugging Face |",
+        "",
+        "## Families",
+        "",
+        "| family | architectures |",
+        "|---|---|",
+    ]
+    for family in FAMILIES.values():
+        names = list(family.architectures())
+        listed = ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:6])}, … ({len(names)} in all)"
+        lines.append(f"| `{family.name}` | {listed} |")
+    lines += [
+        "",
+        "## Published checkpoints by name",
+        "",
+        "`zoo:NAME` loads the file from `$RICHREP_HOME/checkpoints`; a set is the concatenation of its members.",
+        "Nothing is downloaded. The sha256 of a file is recorded on its first use and compared ever after.",
+        "",
+        "| name | paper | architecture | features | licence | file |",
+        "|---|---|---|---:|---|---|",
+    ]
+    for entry in ZOO.values():
+        if entry.file:
+            lines.append(
+                f"| `zoo:{entry.name}` | {entry.paper} | {entry.architecture} | {entry.feature_dim:,} | "
+                f"{entry.licence} | `{entry.file}` |"
+            )
+    lines += ["", "| set | paper | features | members |", "|---|---|---:|---|"]
+    for entry in ZOO.values():
+        if entry.members:
+            members = ", ".join(f"`{member}`" for member in entry.members)
+            lines.append(f"| `zoo:{entry.name}` | {entry.paper} | {entry.feature_dim:,} | {members} |")
+    lines += ["", "Where the files are published:", ""]
+    places: dict[str, list[str]] = {}
+    for entry in ZOO.values():
+        if entry.file:
+            places.setdefault(entry.published.removesuffix(Path(entry.file).name), []).append(entry.name)
+    lines += [f"- {place}: {', '.join(f'`{name}`' for name in names)}" for place, names in places.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render_checkpoints_markdown(), encoding="utf-8")

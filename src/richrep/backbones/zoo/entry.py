@@ -1,0 +1,53 @@
+"""One published checkpoint, or a set of them that is concatenated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from richrep.paths import home
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A checkpoint that a paper published. Nothing is downloaded: licences differ, and some hosts want a click.
+
+    Attributes:
+        name: as in `zoo:NAME`.
+        paper: who published it, e.g. "SwAV".
+        architecture: in words, e.g. "ResNet-50, twice as wide".
+        feature_dim: D; a file of another width under this name is refused.
+        licence: of the weights, as published; "not stated" where there is none.
+        file: path below the folder of checkpoints; empty for a set.
+        published: where to get it: an address, or words when there is no direct one.
+        members: names of the entries that a set concatenates, in order.
+    """
+
+    name: str
+    paper: str
+    architecture: str
+    feature_dim: int
+    licence: str
+    file: str = ""
+    published: str = ""
+    members: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the file belongs."""
+        return checkpoints_root() / self.file
+
+    def describe(self) -> str:
+        """A few words for `richrep list backbones`."""
+        if self.members:
+            return f"{self.architecture}: {', '.join(self.members)}, concatenated"
+        return f"{self.architecture}, {self.feature_dim} features; licence: {self.licence}"
+
+    def how_to_get_it(self) -> str:
+        """What to fetch and where to put it."""
+        return f"Fetch it ({self.published}; licence: {self.licence}) and put it at {self.path}."
+
+
+def checkpoints_root() -> Path:
+    """`$RICHREP_HOME/checkpoints`."""
+    return home() / "checkpoints"
