@@ -188,7 +188,8 @@ def print_reference(features: torch.Tensor, labels: torch.Tensor, num_classes: i
     print("|---:|---:|---:|---:|---:|---:|")
     for i, c in enumerate(cs):
         start = time.perf_counter()
-        model = LogisticRegression(C=c, tol=1e-10, max_iter=20000).fit(features.double().numpy(), labels.numpy())
+        model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-10, max_iter=1000)  # exact, in minutes
+        model.fit(features.double().numpy(), labels.numpy())
         seconds, l2 = time.perf_counter() - start, 1 / (total * c)
         mine = objective_of(features, labels, path.weights[i].numpy(), path.biases[i].numpy(), l2)
         theirs = objective_of(features, labels, model.coef_, model.intercept_, l2)

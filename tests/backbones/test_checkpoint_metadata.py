@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
+from richrep.backbones.addresses import load_backbone
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.metadata import (
     licence_of,
@@ -86,3 +90,32 @@ def test_licence_in_either_spelling_or_not_stated() -> None:
 def test_only_whole_words_of_the_metadata_name_an_architecture() -> None:
     file = checkpoint(arch="MobileNetV2 1.0 (torchvision mobilenet_v2 key names)")
     assert named_in_metadata(file, ["mobilenet_v2", "mobilenet", "resnet18"]) == ["mobilenet_v2"]
+
+
+def timm_folder(folder: Path, config: dict[str, object]) -> Path:
+    """A folder as timm saves it for Hugging Face."""
+    folder.mkdir()
+    model = timm.create_model("resnet18", num_classes=3)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 3} | config))
+    return folder
+
+
+def test_the_pretrained_cfg_of_a_hugging_face_folder_is_its_preprocessing(tmp_path: Path) -> None:
+    config = {
+        "input_size": [3, 160, 160],
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+    backbone = load_backbone(str(timm_folder(tmp_path / "folder", {"pretrained_cfg": config})))
+    expected = Preprocessing(Geometry((160, 160), 200, "bicubic"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert (backbone.architecture, backbone.preprocessing) == ("resnet18", expected)
+    assert "by the file's pretrained_cfg" in " ".join(backbone.load_report)
+
+
+@pytest.mark.parametrize("config", [[], "no", {"input_size": [3, 160]}, {"input_size": [3, 160, 160], "mean": 1}])
+def test_a_broken_pretrained_cfg_is_said(tmp_path: Path, config: object) -> None:
+    with pytest.raises(CheckpointError, match="pretrained_cfg is no configuration of timm"):
+        load_backbone(str(timm_folder(tmp_path / "folder", {"pretrained_cfg": config})))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from richrep.cli import console
 from richrep.features.progress import ExtractionProgress
@@ -192,3 +193,22 @@ def test_two_cifar_networks_together_beat_each_on_real_images(cli, shared_data) 
     gain = records[2]["metrics"]["test"]
     assert gain["gain_over_best_member_ci95"][0] <= gain["gain_over_best_member"]
     assert gain["gain_over_best_member"] <= gain["gain_over_best_member_ci95"][1]
+
+
+def test_a_backbone_whose_features_overflow_is_left_out_and_the_others_are_measured(cli, checkpoints, tmp_path) -> None:
+    a, b = checkpoints
+    content = torch.load(a, weights_only=True)
+    tensors = content.get("state_dict", content)
+    (name,) = [name for name in tensors if name.endswith("layer3.2.bn2.weight")]
+    tensors[name] *= 3e38
+    torch.save(content, tmp_path / "huge.th")
+    sizes = ["--train-size", 100, "--test-size", 50, "--cache-dir", "cache"]
+    outcome = cli("probe", "-b", a, "-b", "huge.th", "-b", b, "-d", "digits", *sizes)
+    assert outcome.code == 1
+    assert "resnet20:huge: not measured. " in outcome.err
+    assert "resnet20:huge was not measured: " in outcome.out.replace("\n", " ")
+    found = {record["representation"] for record in records_in(tmp_path / "runs")}
+    assert found == {"resnet20:net_a", "resnet20:net_b", "cat(resnet20:net_a+resnet20:net_b)"}
+    outcome = cli("probe", "-b", "huge.th", "-d", "digits", *sizes)
+    assert outcome.code == 2
+    assert "No backbone gives features that can be used" in outcome.err

@@ -74,12 +74,17 @@ def probe(
     loaded = console.load_backbones(backbones, seed=seeds[0])
     _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
     records: list[Record] = []
+    failures: dict[str, str] = {}
 
     def keep(record: Record) -> None:
         save_record(record, out)
         records.append(record)
         accuracy = record.score("test", "accuracy") or 0.0
         console.say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed})")
+
+    def fail(name: str, reason: str) -> None:
+        failures[name] = reason
+        console.say(f"{name}: not measured. {reason}")
 
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
@@ -100,13 +105,16 @@ def probe(
                 on_bad_image=on_bad_image,
                 progress=progress,
                 on_record=keep,
+                on_failure=fail,
             )
     if json != "-":
         screen = console.stdout()
-        screen.print(render_rich(make_probe_table(records), width=screen.width))
+        screen.print(render_rich(make_probe_table(records, failures=failures), width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
     _say_where(records, out)
+    if failures:
+        raise typer.Exit(1)
 
 
 def make_protocol(name: str, normalizations: list[str] | None) -> LogisticProtocol:

@@ -16,7 +16,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.names import distinct_names
 from richrep.data.datasets import load_dataset, part_of
 from richrep.data.split import Dataset, Split, carve_val
-from richrep.errors import DatasetError, RichrepError
+from richrep.errors import DatasetError, FeatureError, RichrepError
 from richrep.evaluation.facts import backbone_facts, dataset_facts
 from richrep.evaluation.metrics import paired_bootstrap_interval, score
 from richrep.evaluation.record import DatasetFacts, Record, describe_environment
@@ -89,6 +89,7 @@ def probe(
     on_bad_image: OnBadImage = "stop",
     progress: ProgressCallback | None = None,
     on_record: Callable[[Record], None] | None = None,
+    on_failure: Callable[[str, str], None] | None = None,
 ) -> list[Record]:
     """Tuned test scores of every backbone alone and, with two or more, of their concatenation.
 
@@ -103,6 +104,8 @@ def probe(
         cache: where features are kept, a cache or its folder; "default" is under `$RICHREP_HOME`, None keeps nothing.
         batch_size, device, num_workers, on_bad_image, progress: as for `extract_features`.
         on_record: called with each record as soon as it is measured.
+        on_failure: called with the name of a backbone whose features cannot be used (they are not finite) and the
+            reason; the others go on without it. None raises instead, as it does when no backbone is left.
 
     Returns:
         One record a row, in the order of the backbones (own head before probe), the concatenation last.
@@ -128,11 +131,15 @@ def probe(
         "on_bad_image": on_bad_image,
         "progress": progress,
     }
-    with_head = [b for b in loaded if own_head and b.num_classes == task.test.num_classes]
-    trainval = extract_layers([Request(b) for b in loaded], task.trainval, **options)
-    requests = [Request(b) for b in loaded] + [Request(b, "logits") for b in with_head]
-    test = extract_layers(requests, task.test, **options)
-    test, logits = test[: len(loaded)], dict(zip([b.name for b in with_head], test[len(loaded) :], strict=True))
+    try:
+        trainval, test, logits = _extract(loaded, task, own_head, options)
+    except FeatureError as error:
+        if on_failure is None:
+            raise
+        loaded = [b for b in loaded if _gives_features(b, task, own_head, options, on_failure)]
+        if not loaded:
+            raise RichrepError(f"No backbone gives features that can be used; the first: {error}") from None
+        trainval, test, logits = _extract(loaded, task, own_head, options)
     extract_s = time.perf_counter() - start
 
     _check_what_is_left(task, trainval[0], test[0])
@@ -160,6 +167,34 @@ def probe(
         joint = _probe_one(loaded, concat_features(trainval), concat_features(test), rows, protocol, common, extract_s)
         keep(_with_gain(joint, members))
     return [outcome.record for outcome in outcomes]
+
+
+def _extract(
+    backbones: Sequence[Backbone], task: _Task, own_head: bool, options: dict[str, Any]
+) -> tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet]]:
+    """Features of trainval and of test, and the logits on test of the own heads whose class count fits, by name."""
+    with_head = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
+    trainval = extract_layers([Request(b) for b in backbones], task.trainval, **options)
+    requests = [Request(b) for b in backbones] + [Request(b, "logits") for b in with_head]
+    test = extract_layers(requests, task.test, **options)
+    count = len(backbones)
+    return trainval, test[:count], dict(zip([b.name for b in with_head], test[count:], strict=True))
+
+
+def _gives_features(
+    backbone: Backbone,
+    task: _Task,
+    own_head: bool,
+    options: dict[str, Any],
+    on_failure: Callable[[str, str], None],
+) -> bool:
+    """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
+    try:
+        _extract([backbone], task, own_head, options)
+    except FeatureError as error:
+        on_failure(backbone.name, str(error))
+        return False
+    return True
 
 
 def _open_cache(cache: FeatureCache | Path | str | None) -> FeatureCache | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.data.preprocessing import Geometry, Preprocessing
@@ -28,6 +30,8 @@ def read_preprocessing(checkpoint: Checkpoint, assumed: Preprocessing, source: s
         The preprocessing, and a sentence for the load report that says what was read and what was assumed.
     """
     metadata = checkpoint.metadata
+    if "pretrained_cfg" in metadata:
+        assumed, source = _of_timm_config(checkpoint), "by the file's pretrained_cfg"
     if checkpoint.preprocessing is not None:
         assumed, source = checkpoint.preprocessing, f"as {checkpoint.format} trains"
     if ("mean" in metadata) != ("std" in metadata):
@@ -44,6 +48,31 @@ def read_preprocessing(checkpoint: Checkpoint, assumed: Preprocessing, source: s
     facts = [f"{', '.join(read)} read from the file"] if read else []
     facts += [f"{', '.join(missing)} assumed ({source})"] if missing else []
     return preprocessing, f"preprocessing: {'; '.join(facts)}"
+
+
+def timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    """What a timm configuration asks for; a crop_mode other than "center" and the plain "squash" becomes a crop."""
+    _, height, width = config["input_size"]
+    fraction = config.get("crop_pct", 0.875)
+    interpolation = config.get("interpolation", "bicubic")
+    if config.get("crop_mode") == "squash" and fraction == 1.0:
+        geometry = Geometry((height, width), None, interpolation)
+    else:
+        resize = max(math.floor(min(height, width) / fraction), height, width)
+        geometry = Geometry((height, width), resize, interpolation)
+    return Preprocessing(geometry, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _of_timm_config(checkpoint: Checkpoint) -> Preprocessing:
+    """The preprocessing of the `pretrained_cfg` in a config.json, as timm saves it to Hugging Face."""
+    text = checkpoint.metadata["pretrained_cfg"]
+    try:
+        return timm_preprocessing(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: pretrained_cfg is no configuration of timm ({type(error).__name__}: {error}): "
+            f"{text[:200]}. Expected input_size, mean and std. Repair config.json, or give the weights file itself."
+        ) from None
 
 
 def wants_same_padding(checkpoint: Checkpoint) -> bool:

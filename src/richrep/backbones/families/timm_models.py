@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ from richrep.backbones.blank import constant_weights, shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout
 from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
-from richrep.backbones.families.metadata import read_preprocessing
-from richrep.data.preprocessing import Geometry, Preprocessing
+from richrep.backbones.families.metadata import read_preprocessing, timm_preprocessing
+from richrep.data.preprocessing import Preprocessing
 from richrep.errors import CheckpointError
 
 _INDEX_CLASSES = 1000  # of the classifiers that the index describes
@@ -139,16 +138,10 @@ def published_preprocessing(model: Any) -> tuple[Preprocessing, str]:
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    _, height, width = config["input_size"]
-    resize = max(math.floor(min(height, width) / config["crop_pct"]), height, width)
     note = f"as timm's {'.'.join(filter(None, (model.pretrained_cfg['architecture'], model.pretrained_cfg['tag'])))}"
-    if config["crop_mode"] == "squash" and config["crop_pct"] == 1.0:
-        geometry = Geometry((height, width), None, config["interpolation"])
-    else:
-        geometry = Geometry((height, width), resize, config["interpolation"])
-        if config["crop_mode"] != "center":
-            note += f", but cropped where timm would {config['crop_mode']}"
-    return Preprocessing(geometry, tuple(config["mean"]), tuple(config["std"])), note
+    if config["crop_mode"] != "center" and not (config["crop_mode"] == "squash" and config["crop_pct"] == 1.0):
+        note += f", but cropped where timm would {config['crop_mode']}"
+    return timm_preprocessing(config), note
 
 
 def _is_installed(name: str) -> bool:
