@@ -12,6 +12,7 @@ import torchvision.models
 from torch import nn
 
 from richrep.backbones.addresses import load_backbone
+from richrep.backbones.checkpoint import load_checkpoint
 from richrep.backbones.formats.trex import TrexFormat
 from richrep.data.preprocessing import Geometry
 from richrep.errors import CheckpointError
@@ -89,10 +90,13 @@ def test_the_network_and_its_average_are_addressed_separately(
     assert report[2].startswith("projector set aside: 8 tensors (model.head.layers.1.fc.weight")
     assert report[3].startswith("projector of the average set aside: 8 tensors")
     assert report[4] == "memory set aside: 3 tensors (memory.features, memory.labels, memory.ptr)"
-    assert "the file also holds #ema" in report
+    assert "the file also holds #ema, #memory" in report
     assert_same_features(f"{path}#online", online)
     assert_same_features(f"{path}#ema", average)
-    with pytest.raises(CheckpointError, match=r"Unknown network in .* 'memory'\. Known: ema, online"):
+    assert load_checkpoint(path, network="memory").tensors.keys() == {"features", "labels", "ptr"}
+    with pytest.raises(
+        CheckpointError, match=r"resembles no known architecture: it holds 3 tensors \(features, labels"
+    ):
         load_backbone(f"{path}#memory")
 
 

@@ -58,13 +58,14 @@ def show_log(*, verbose: bool = False) -> None:
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
-def load_backbones(addresses: list[str], *, seed: int = 0) -> list[Backbone]:
+def load_backbones(addresses: list[str], *, seed: int = 0, preprocess: list[str] | None = None) -> list[Backbone]:
     """The backbones, each with what its load matched, set aside and ignored on standard error."""
     from richrep.backbones.addresses import load_backbone
+    from richrep.backbones.override import override_preprocessing
 
     backbones = []
     for address in addresses:
-        backbone = load_backbone(address, seed=seed)
+        backbone = override_preprocessing(load_backbone(address, seed=seed), preprocess or ())
         say(f"{backbone.name}  {address}")
         for line in backbone.load_report:
             say(f"  {line}")

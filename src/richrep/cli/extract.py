@@ -22,6 +22,7 @@ def extract(
     train_size: options.TrainSize = None,
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,
+    preprocess: options.Preprocess = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
@@ -50,7 +51,7 @@ def extract(
         raise RichrepError(unknown_name_message("part", part, parts))
     source = load_dataset(dataset, data_root=data_root)
     source = replace(source, train=source.train.first(train_size), test=source.test.first(test_size))
-    loaded = console.load_backbones(backbones, seed=seed)
+    loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess)
     loaded = [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
     table = Table("representation", "part", "images", "dim", "s", "key", box=None)
     for name in parts[part]:

@@ -47,6 +47,15 @@ TrainSize = Annotated[
     typer.Option("--train-size", metavar="N", help="Only the first N images of train, out of which val is carved."),
 ]
 TestSize = Annotated[int | None, typer.Option("--test-size", metavar="N", help="Only the first N test images.")]
+Preprocess = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preprocess",
+        metavar="KEY=VALUE",
+        help="Override of every backbone: size, resize, interpolation, mean or std. Repeat for several.",
+        show_default="as each backbone says",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(

@@ -42,6 +42,7 @@ def probe(
     train_size: options.TrainSize = None,
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,
+    preprocess: options.Preprocess = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
@@ -71,7 +72,7 @@ def probe(
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
-    loaded = console.load_backbones(backbones, seed=seeds[0])
+    loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
     _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
     records: list[Record] = []
     failures: dict[str, str] = {}
@@ -88,7 +89,7 @@ def probe(
 
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
-            loaded = console.load_backbones(backbones, seed=seed)
+            loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess)
         with console.extraction_progress() as progress:
             run_probe(
                 loaded,

@@ -27,7 +27,10 @@ class TrexFormat:
     description = "t-ReX and t-ReX*: ResNet-50 as trained (#online) and averaged over training (#ema)"
 
     def read(self, content: Mapping[str, Any], metadata: Mapping[str, str]) -> Sequence[Network]:
-        """The trained network "online", and its average "ema" unless the file is of the loss with class weights."""
+        """The trained network "online", and its average "ema" unless the file is of the loss with class weights.
+
+        Last the "memory" (features, labels, ptr): no network; `load_checkpoint` reads it, `load_backbone` refuses it.
+        """
         tensors, notes = read_container(content, "model")
         online, average = under(tensors, "model.encoder."), under(tensors, "model_ema.encoder.")
         if not online or not under(tensors, "model.head.layers."):
@@ -39,4 +42,6 @@ class TrexFormat:
         networks = [Network(online, name="online", notes=notes, preprocessing=_TRANSFER)]
         if average:
             networks.append(Network(average, name="ema", notes=notes, preprocessing=_TRANSFER))
+        if memory := under(tensors, "memory."):
+            networks.append(Network(memory, name="memory", notes=("a memory of projected images, not a network",)))
         return networks
