@@ -109,6 +109,7 @@ def test_values_that_are_not_finite_name_their_tensors() -> None:
     ):
         load_exactly(make_network(), tensors, what="a.pth")
     check_finite({"n": torch.tensor(3)}, what="integers are always finite")
+    check_finite({"n": torch.ones(3).to(torch.float8_e4m3fn)}, what="a type without most operations")
 
 
 def test_ignored_tensors_are_described_in_one_phrase() -> None:

@@ -87,7 +87,9 @@ def test_another_network_under_the_name_is_refused() -> None:
     path = ZOO["trex"].path
     path.parent.mkdir(parents=True)
     torch.save(torchvision.models.resnet18().state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"is not zoo:trex: it gives 512 features \(resnet18\), expected 2048"):
+    with pytest.raises(
+        CheckpointError, match=r"is not zoo:trex: it gives 512 features \(torchvision, resnet18\), expected 2048"
+    ):
         load_backbone("zoo:trex")
     assert not (checkpoints_root() / "hashes.json").exists()
 

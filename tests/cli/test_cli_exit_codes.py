@@ -13,7 +13,7 @@ import typer
 from richrep.cli import console
 from richrep.cli.main import app
 
-COMMANDS = ("demo", "inspect", "list", "extract", "probe", "results", "datasets", "cache")
+COMMANDS = ("demo", "inspect", "convert", "list", "extract", "probe", "results", "datasets", "cache")
 
 
 def test_the_list_of_commands_is_complete() -> None:

@@ -98,6 +98,7 @@ def _is_known(architecture: str) -> bool:
 
 def _load_zoo(name: str) -> Backbone:
     """The published checkpoint `name`, or the concatenation of a set; its hash is recorded, or compared."""
+    name, _, network = name.partition("#")
     entry = ZOO.get(name)
     if entry is None:
         raise AddressError(f"{unknown_name_message('zoo checkpoint', name, ZOO)} See: richrep list backbones zoo:")
@@ -111,12 +112,16 @@ def _load_zoo(name: str) -> Backbone:
         return replace(concat(*map(_load_zoo, entry.members)), address=f"zoo:{name}", name=name)
     if not entry.path.is_file():
         raise CheckpointError(f"zoo:{name} is not there. {entry.how_to_get_it()}")
-    backbone = load_file(entry.path, address=f"zoo:{name}")
-    if backbone.feature_dim != entry.feature_dim:
+    address = f"zoo:{name}#{network}" if network else f"zoo:{name}"
+    backbone = load_file(entry.path, address=address, network=network)
+    if backbone.feature_dim != entry.feature_dim or entry.family not in ("", backbone.family):
         raise CheckpointError(
-            f"{entry.path} is not zoo:{name}: it gives {backbone.feature_dim} features ({backbone.architecture}), "
-            f"expected {entry.feature_dim} ({entry.architecture}). {entry.how_to_get_it()}"
+            f"{entry.path} is not zoo:{name}: it gives {backbone.feature_dim} features "
+            f"({backbone.family}, {backbone.architecture}), expected {entry.feature_dim} ({entry.architecture}). "
+            f"{entry.how_to_get_it()}"
         )
+    if entry.preprocessing is not None:
+        backbone = replace(backbone, preprocessing=entry.preprocessing)
     seen = check_hash(checkpoints_root(), entry.file, backbone.sha256)
     note = "sha256 as on first use" if seen else "sha256 recorded: later loads compare it"
     licence = entry.licence if backbone.licence == "not stated" else backbone.licence

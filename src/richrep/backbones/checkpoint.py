@@ -17,6 +17,7 @@ from richrep.errors import CheckpointError, unknown_name_message
 
 CONTAINERS = ("state_dict", "model", "model_state_dict")  # names under which training scripts keep the weights
 
+_MASKS = ("mask", "masks")  # entries that decide about weights
 _MAX_NESTING = 4  # containers within containers; a pickle may even contain itself
 _LISTED = 8  # names listed in a message before "…"
 
@@ -143,9 +144,18 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, torch.Tensor], list[
         if not inner:
             break
         others = [str(name) for name in content if name != inner[0]]
+        if masks := [name for name in others if name in _MASKS and content[name] is not None]:
+            raise CheckpointError(_unread_masks(path, masks))
         notes.append(f"read from {inner[0]!r}" + (f"; set aside: {_listed(others)}" if others else ""))
         content = content[inner[0]]
     return _named_tensors(content, path, notes), notes
+
+
+def _unread_masks(path: Path, names: list[str]) -> str:
+    return (
+        f"{path} holds masks ({', '.join(names)}) in a form that no known format has; without them its weights "
+        "would be wrong. Multiply the weights by their masks and save the result."
+    )
 
 
 def _named_tensors(content: object, path: Path, notes: list[str]) -> dict[str, torch.Tensor]:
@@ -157,6 +167,8 @@ def _named_tensors(content: object, path: Path, notes: list[str]) -> dict[str, t
             f"{path} holds no tensors: it holds {_summary(content)}. Save the state_dict() of the model."
         )
     others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if masks := [name for name in others if name in _MASKS and content[name] is not None]:
+        raise CheckpointError(_unread_masks(path, masks))
     if others:
         notes.append(f"set aside, not tensors: {_listed(others)}")
     return tensors

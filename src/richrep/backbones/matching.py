@@ -128,6 +128,8 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     """Whether every value is finite: one pass and no copy, as NaN and infinities survive in the extremes."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
+    if tensor.dtype.itemsize == 1:  # float8 has no such operation
+        tensor = tensor.to(torch.float32)
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low) & torch.isfinite(high))
 

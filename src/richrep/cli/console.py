@@ -39,7 +39,12 @@ def stderr() -> Console:
 
 def say(text: str) -> None:
     """One line of log, above the progress bar where one is drawn."""
-    (_bar_console or stderr()).print(text)
+    (_bar_console or stderr()).print(printable(text))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, which could steer a terminal, as escapes; names in files come from strangers."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 class _LogHandler(logging.Handler):

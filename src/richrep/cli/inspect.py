@@ -69,7 +69,7 @@ def inspect(
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, console.printable(value))
     console.stdout().print(table)
     if layers:
         console.stdout().print(_layer_table(sparsity.layers))

@@ -105,10 +105,17 @@ class JoinedStore:
         return store.digest(own)
 
 
+def _read(path: Path) -> bytes:
+    """The content of a regular file; a device or a pipe might never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no regular file")
+    return path.read_bytes()
+
+
 def load_file(path: Path, *, position: int) -> Image.Image:
     """The image file `path` as RGB. Raises BadImageError, naming it and `position`."""
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error, position=position) from error
     return decode_image(data, position=position, name=str(path))
@@ -117,7 +124,7 @@ def load_file(path: Path, *, position: int) -> Image.Image:
 def digest_file(path: Path, *, position: int) -> bytes:
     """SHA-256 (32 bytes) of the content of `path`. Raises BadImageError, naming it and `position`."""
     try:
-        return hashlib.sha256(path.read_bytes()).digest()  # faster than file_digest, which clears 256 kB a file
+        return hashlib.sha256(_read(path)).digest()  # faster than file_digest, which clears 256 kB a file
     except (OSError, ValueError) as error:
         raise _unreadable(path, error, position=position) from error
 

@@ -27,7 +27,7 @@ def find_bad_images(
 
     bad = []
     starts = range(0, len(split), _BLOCK)
-    with ThreadPoolExecutor(num_workers) as pool:
+    with ThreadPoolExecutor(None if num_workers is None else max(num_workers, 1)) as pool:
         for start, problems in zip(starts, pool.map(problems_of, starts), strict=True):
             bad += problems
             if progress is not None:

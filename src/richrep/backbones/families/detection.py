@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,10 @@ from richrep.backbones.matching import Comparison, compare, describe_ignored, lo
 from richrep.backbones.padding import use_same_padding
 from richrep.backbones.sparsity import describe_masks, infer_masks
 from richrep.errors import AddressError, CheckpointError, unknown_name_message
+
+_HEAD_ONLY = re.compile(
+    r"(.*\.)?(fc|head|heads|classifier|linear|clf|bn)(\.\w+)*\.(weight|bias|running_\w+|num_\w+)|weight|bias"
+)
 
 
 @dataclass(frozen=True)
@@ -202,15 +207,14 @@ def _modules(layout: Layout) -> list[nn.Module]:
 
 
 def _resolve(fitting: Sequence[Candidate], checkpoint: Checkpoint) -> list[Candidate]:
-    """Of several that fit: those that ignore least, then by the families' precedence, then the one the file names."""
+    """Of several that fit: those that ignore least, then those the file names, then by the families' precedence."""
     fewest = min(len(candidate.comparison.ignored) for candidate in fitting)
     best = [candidate for candidate in fitting if len(candidate.comparison.ignored) == fewest]
+    named = named_in_metadata(checkpoint, [candidate.architecture for candidate in best])
+    if named:
+        best = [candidate for candidate in best if candidate.architecture in named]
     present = {candidate.family.name for candidate in best}
-    best = [candidate for candidate in best if not present & set(candidate.family.yields_to)]
-    if len(best) > 1:
-        names = named_in_metadata(checkpoint, [candidate.architecture for candidate in best])
-        return [candidate for candidate in best if candidate.architecture in names] if len(names) == 1 else best
-    return best
+    return [candidate for candidate in best if not present & set(candidate.family.yields_to)]
 
 
 def _several_fit(candidates: Sequence[Candidate], checkpoint: Checkpoint) -> str:
@@ -224,6 +228,11 @@ def _several_fit(candidates: Sequence[Candidate], checkpoint: Checkpoint) -> str
 
 def _nothing_fits(candidates: Sequence[Candidate], checkpoint: Checkpoint, wanted: str) -> str:
     """The nearest architectures, and every mismatch against the nearest one."""
+    if all(_HEAD_ONLY.fullmatch(name) for name in checkpoint.tensors):
+        return (
+            f"{checkpoint.path} holds only a head ({', '.join(list(checkpoint.tensors)[:4])}), no network that gives "
+            "features. Give the checkpoint of the network."
+        )
     if not candidates:
         names = list(checkpoint.tensors)
         return (

@@ -30,6 +30,11 @@ def read_preprocessing(checkpoint: Checkpoint, assumed: Preprocessing, source: s
         The preprocessing, and a sentence for the load report that says what was read and what was assumed.
     """
     metadata = checkpoint.metadata
+    if "model_args" in metadata:
+        raise CheckpointError(
+            f"{checkpoint.path}: config.json changes the architecture with model_args {metadata['model_args'][:200]}, "
+            "which richrep does not follow. Give the weights file itself when that makes no difference."
+        )
     if "pretrained_cfg" in metadata:
         assumed, source = _of_timm_config(checkpoint), "by the file's pretrained_cfg"
     if checkpoint.preprocessing is not None:

@@ -15,6 +15,7 @@ from richrep.backbones.families.detection import find_architecture
 from richrep.backbones.families.family import Family, Layout, knows, linear_head
 from richrep.errors import CheckpointError
 
+_MAX_NETWORKS = 64
 _PUBLISHED = (  # of TjuJianyu/RRL; detection also finds any other row of networks
     *(f"{n}resnet50" for n in (2, 4, 5, 10)),
     *(f"{n}resnet152" for n in (2, 5, 10)),
@@ -68,6 +69,8 @@ class SideBySideFamily:
         numbers = {match[1] for name in checkpoint.tensors if (match := re.match(r"model(\d+)\.", name))}
         if len(numbers) < 2:
             return []
+        if len(numbers) > _MAX_NETWORKS:
+            raise CheckpointError(f"{len(numbers):,} networks side by side, expected at most {_MAX_NETWORKS}.")
         names = []
         for i in range(len(numbers)):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class TimmFamily:
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk without classifier; head when the classifier is one nn.Linear on the features."""
-        name = architecture.partition(".")[0]
+        name, _, tag = architecture.partition(".")
         entry = find_entry(name)
         if not entry.feature_dim:
             raise CheckpointError(f"timm/{name} does not give one feature vector per image, so richrep cannot use it.")
@@ -55,7 +56,9 @@ class TimmFamily:
         assumed, note = published_preprocessing(model)
         classifier = model.get_classifier()
         model.reset_classifier(0)
-        preprocessing, report = read_preprocessing(checkpoint, assumed, note)
+        preprocessing, report = read_preprocessing(
+            checkpoint if not tag else replace(checkpoint, preprocessing=None), assumed, note
+        )
         head = classifier if has_head else None
         names = {f"{entry.heads[0]}.{n}": n for n in head.state_dict()} if head is not None else {}
         set_aside = [n for n in checkpoint.tensors if n.rpartition(".")[0] in entry.heads and n not in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class TorchvisionFamily:
         """Features are the input of the last linear layer; of SqueezeNet, the pooled map before its classifier."""
         name, _, tag = architecture.partition(".")
         assumed, source = published_preprocessing(name, tag)
-        preprocessing, note = read_preprocessing(checkpoint, assumed, source)
+        preprocessing, note = read_preprocessing(
+            checkpoint if not tag else replace(checkpoint, preprocessing=None), assumed, source
+        )
         model = make_model(name, tag)
         hinted = _heed(model, checkpoint.hints)
         auxiliary = [t for t in checkpoint.tensors if t.startswith(_AUXILIARY.get(name, ("\0",)))]

@@ -83,6 +83,8 @@ def _lay_out_as_described(checkpoint: Checkpoint) -> Layout:
     assumed = imagenet_preprocessing(shape.size_px, "bicubic")
     preprocessing, note = read_preprocessing(checkpoint, assumed, "ImageNet mean and std")
     head = linear_head(checkpoint.tensors, "head", width=shape.width)
+    is_published = (shape.width, shape.depth, int(checkpoint.hints["num_heads"])) in _SIZES
+    depth = () if is_published else (f"{shape.depth} blocks, as many as the file holds: no published size",)
     return Layout(
         trunk=_make_trunk(shape, checkpoint),
         preprocessing=preprocessing,
@@ -90,7 +92,7 @@ def _lay_out_as_described(checkpoint: Checkpoint) -> Layout:
         tensors=checkpoint.tensors,
         head=head,
         head_names={"head.weight": "weight", "head.bias": "bias"} if head is not None else {},
-        notes=(note,),
+        notes=(note, *depth),
         heeded=("num_heads", "norm_eps", "activation"),
     )
 

@@ -40,6 +40,8 @@ def _first_bytes(path: Path) -> bytes:
         raise CheckpointError(f"No such checkpoint file: {path}. Check the path.") from None
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}. Check the path and its permissions.") from None
+    except CheckpointError:
+        raise
     except ValueError as error:  # a NUL byte
         raise CheckpointError(f"Cannot read {str(path)!r}: {error}. Check the path.") from None
     if not magic:

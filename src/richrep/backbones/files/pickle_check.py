@@ -28,6 +28,7 @@ from richrep.backbones.files.pickle_names import (
 from richrep.backbones.files.pickle_scan import modern_name
 from richrep.backbones.files.placeholder import Placeholder, PlaceholderList, PlaceholderMapping
 
+_MAX_INERT = 500  # torch takes time that grows with their square
 _MAX_TUPLE_DEPTH = 100  # Python hashes nested tuples by recursion, and crashes on very deep ones
 _MAX_KEY_VALUES = 1000  # in a tuple that is a key of a dictionary
 _MAX_DIMENSIONS = 64  # torch's own limit for most operations
@@ -278,6 +279,8 @@ class PickleWalk:
             raise RefusedPickle(f"asks for {full}")
         if is_inert(full):
             self.inert.setdefault(full, Placeholder)
+            if len(self.inert) > _MAX_INERT:
+                raise RefusedPickle(f"names more than {_MAX_INERT} classes of foreign projects")
         self._stack.append(_Name(full))
 
     def _call(self) -> None:

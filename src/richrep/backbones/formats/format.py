@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 
 from richrep.data.preprocessing import Preprocessing
+from richrep.errors import CheckpointError
 
 PREFIXES = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel, torch.compile
 _LISTED = 6
@@ -114,7 +115,7 @@ def under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 def renamed(tensors: Mapping[str, torch.Tensor], *rules: tuple[str, str]) -> dict[str, torch.Tensor]:
     """Every name with each (regular expression, replacement) applied in order.
 
-    Raises ValueError when two names become one.
+    Raises CheckpointError when two names become one.
     """
     result: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
@@ -122,7 +123,9 @@ def renamed(tensors: Mapping[str, torch.Tensor], *rules: tuple[str, str]) -> dic
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
         if new in result:
-            raise ValueError(f"two tensors would be called {new!r}.")
+            raise CheckpointError(
+                f"two tensors would be called {new!r}: the file mixes two networks. Save one of them."
+            )
         result[new] = tensor
     return result
 

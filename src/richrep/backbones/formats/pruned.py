@@ -88,7 +88,7 @@ def _project_by_names(tensors: Tensors, mask: object) -> str:
     names = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
     if any(name.endswith("._layer.weight") for name in names):
         return "sparse"
-    if isinstance(mask, torch.Tensor) and mask.ndim == 1 and mask.dtype == torch.bool:
+    if isinstance(mask, torch.Tensor) and mask.ndim == 1:
         return "m-fac"
     masked = isinstance(mask, Mapping) and any(str(name).endswith(".weight_mask") for name in mask)
     if masked or any(name.endswith(".weight_orig") for name in names):
@@ -154,7 +154,7 @@ def apply_masks(weights: Mapping[str, torch.Tensor], masks: Mapping[str, torch.T
         if bool(kept.all()):
             continue
         weight = weights[name]
-        product = weight * kept.to(weight.dtype)
+        product = torch.where(kept, weight, torch.zeros((), dtype=weight.dtype))  # whatever lies under the mask
         if not torch.equal(weight, product):  # else the weights stay where the file has them
             effective[name] = product
             hidden += int(torch.count_nonzero(weight) - torch.count_nonzero(product))

@@ -10,7 +10,7 @@ from richrep.backbones.formats.format import Network, set_aside_note, split_off,
 from richrep.data.preprocessing import Geometry, Preprocessing
 
 # naver/trex, transfer suite: the shorter side to 224 without a margin
-_TRANSFER = Preprocessing(Geometry(size_px=(224, 224), resize_px=224, interpolation="bicubic"))
+TRANSFER = Preprocessing(Geometry(size_px=(224, 224), resize_px=224, interpolation="bicubic"))
 _BESIDE = {  # what -> its names; the first that matches counts
     "projector": r"model\.head\.",
     "projector of the average": r"model_ema\.head\.",
@@ -39,9 +39,9 @@ class TrexFormat:
         for what, pattern in _BESIDE.items():
             beside, taken = split_off(beside, pattern)
             notes += set_aside_note(what, taken)
-        networks = [Network(online, name="online", notes=notes, preprocessing=_TRANSFER)]
+        networks = [Network(online, name="online", notes=notes, preprocessing=TRANSFER)]
         if average:
-            networks.append(Network(average, name="ema", notes=notes, preprocessing=_TRANSFER))
+            networks.append(Network(average, name="ema", notes=notes, preprocessing=TRANSFER))
         if memory := under(tensors, "memory."):
             networks.append(Network(memory, name="memory", notes=("a memory of projected images, not a network",)))
         return networks

@@ -17,6 +17,9 @@ from richrep.errors import CheckpointError
 _HEAD_WIDTH = 64  # values per attention head, Dosovitskiy et al. 2021, table 1
 _SIXTEEN_HEADS = (1280, 1408, 1664)  # widths of ViT-H, g and G, whose heads are wider
 
+_NOT_FOLLOWED = {"register_tokens", "reg_token", "dist_token", "rope", "fc_norm"}
+_MAX_DEPTH = 200  # blocks; the deepest published have 48
+
 
 @dataclass(frozen=True)
 class VitShape:
@@ -45,6 +48,14 @@ def read_vit_shape(tensors: Mapping[str, torch.Tensor]) -> VitShape:
     positions = _find(tensors, "pos_embed", "(1, 1 + G * G, D)", ndim=3)
     mlp = _find(tensors, "blocks.0.mlp.fc1.weight", "(mlp width, D)", ndim=2)
     blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
+    other = [name for name in tensors if name.partition(".")[0] in _NOT_FOLLOWED]
+    if other:
+        raise CheckpointError(
+            f"{', '.join(other[:4])} take part in the forward pass of this ViT, which is not supported. Give the "
+            "architecture as ARCH@PATH if timm has it."
+        )
+    if len(blocks) > _MAX_DEPTH:
+        raise CheckpointError(f"the ViT has {len(blocks):,} blocks, expected at most {_MAX_DEPTH}.")
     grid = math.isqrt(max(positions.shape[1] - 1, 0))
     if grid == 0 or 1 + grid * grid != positions.shape[1]:
         raise CheckpointError(

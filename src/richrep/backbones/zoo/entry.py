@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from richrep.data.preprocessing import Preprocessing
 from richrep.paths import home
 
 
@@ -20,6 +21,8 @@ class ZooEntry:
         licence: of the weights, as published; "not stated" where there is none.
         file: path below the folder of checkpoints; empty for a set.
         published: where to get it: an address, or words when there is no direct one.
+        family: what a load says of it; a file of another family under this name is refused. Empty: not compared.
+        preprocessing: where the file does not say it.
         members: names of the entries that a set concatenates, in order.
     """
 
@@ -31,6 +34,8 @@ class ZooEntry:
     file: str = ""
     published: str = ""
     members: tuple[str, ...] = ()
+    family: str = ""
+    preprocessing: Preprocessing | None = None
 
     @property
     def path(self) -> Path:

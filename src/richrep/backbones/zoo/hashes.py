@@ -43,6 +43,7 @@ def _write(path: Path, content: dict[str, str]) -> None:
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as part:
             part.write(json.dumps(content, indent=1, sort_keys=True))
+        os.chmod(part.name, 0o644)  # a temporary file is its owner's alone, the record may be everyone's
         os.replace(part.name, path)
     except OSError as error:
         raise CheckpointError(f"Cannot record the hash of a checkpoint in {path}: {error.strerror}.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from richrep.backbones.formats.trex import TRANSFER
 from richrep.backbones.zoo.entry import ZooEntry
 
 _RRL = "Rich representations (arXiv 2212.07346)"
@@ -32,7 +33,7 @@ _UNSTATED = "not stated"
 
 def _rich_representations() -> Iterator[ZooEntry]:
     def entry(name: str, architecture: str, dim: int, file: str) -> ZooEntry:
-        return ZooEntry(f"rrl_{name}", _RRL, architecture, dim, _UNSTATED, f"rrl/{file}", _RRL_HOME)
+        return ZooEntry(f"rrl_{name}", _RRL, architecture, dim, _UNSTATED, f"rrl/{file}", _RRL_HOME, family="rrl")
 
     for i in range(10):
         yield entry(f"run{i}", "ResNet-50", 2048, f"resnet50/checkpoint_run{i}.pth.tar")
@@ -52,7 +53,9 @@ def _time_cat() -> Iterator[ZooEntry]:
         folder = f"supervised_pretrain/resnet50_sfadamw_imagenet1k_supervised/checkpoints_{steps}"
         for i, name in enumerate(names):
             file = f"{folder}/checkpoint_run{i}.pth"
-            yield ZooEntry(name, _TIME_CAT, f"ResNet-50, {steps} steps", 2048, _NC, file, _TIME_CAT_ARCHIVE)
+            yield ZooEntry(
+                name, _TIME_CAT, f"ResNet-50, {steps} steps", 2048, _NC, file, _TIME_CAT_ARCHIVE, family="time-cat"
+            )
         if steps != "full":
             title = f"time-CAT of {runs} runs of {steps} steps"
             yield _set(f"timecat_{runs}x{steps}", _TIME_CAT, title, 2048 * runs, _NC, names)
@@ -60,7 +63,7 @@ def _time_cat() -> Iterator[ZooEntry]:
 
 def _swav() -> Iterator[ZooEntry]:
     def entry(name: str, architecture: str, dim: int, file: str, published: str) -> ZooEntry:
-        return ZooEntry(name, _SWAV, architecture, dim, _NC, f"swav/{file}", published)
+        return ZooEntry(name, _SWAV, architecture, dim, _NC, f"swav/{file}", published, family="swav")
 
     file = "swav_400ep_pretrain.pth.tar"
     yield entry("swav_resnet50", "ResNet-50", 2048, file, f"{_SWAV_HOST}/{file}")
@@ -96,14 +99,28 @@ def _seer() -> Iterator[ZooEntry]:
     for size, (folder, name) in pretrained.items():
         title, file = f"RegNetY-{size}GF", f"{folder}/{name}"
         yield ZooEntry(
-            f"seer_{size}gf", _SEER, title, dims[size], _SEER_LICENCE, f"vissl/{file}", f"{_VISSL_HOST}/{file}"
+            f"seer_{size}gf",
+            _SEER,
+            title,
+            dims[size],
+            _SEER_LICENCE,
+            f"vissl/{file}",
+            f"{_VISSL_HOST}/{file}",
+            family="vissl",
         )
     for size in pretrained:
         phase = 38 if size == 256 else 78
         file = f"seer_finetuned/seer_regnet{size}_finetuned_in1k_model_final_checkpoint_phase{phase}.torch"
         title = f"RegNetY-{size}GF fine-tuned on ImageNet-1k"
         yield ZooEntry(
-            f"seer_{size}gf_ft", _SEER, title, dims[size], _SEER_LICENCE, f"vissl/{file}", f"{_VISSL_HOST}/{file}"
+            f"seer_{size}gf_ft",
+            _SEER,
+            title,
+            dims[size],
+            _SEER_LICENCE,
+            f"vissl/{file}",
+            f"{_VISSL_HOST}/{file}",
+            family="vissl",
         )
     for suffix in ("", "_ft"):
         for sizes in ((32, 64), (32, 64, 128), (32, 64, 128, 256)):
@@ -125,7 +142,7 @@ def _vit() -> Iterator[ZooEntry]:
         }
         for name, file in files.items():
             published = f"{_VIT_HOST}/{file}"
-            yield ZooEntry(name, _VIT, f"ViT-{size}/16", dim, "Apache-2.0", f"vit/{file}", published)
+            yield ZooEntry(name, _VIT, f"ViT-{size}/16", dim, "Apache-2.0", f"vit/{file}", published, family="vit-npz")
     for suffix in ("augreg_in21k", "augreg_in1k", "in21k", "in1k"):
         members = (f"vit_b16_{suffix}", f"vit_l16_{suffix}")
         yield _set(f"vit_cat2_{suffix}", _VIT, "CAT2 of sizes", 1792, "Apache-2.0", members)
@@ -135,12 +152,30 @@ def _trex() -> Iterator[ZooEntry]:
     for name in ("trex", "trexstar", "trex_2", "trexstar_2"):
         title = f"ResNet-50, {'paper weights' if '_2' not in name else 'trained again with the released code'}"
         published = f"{_TREX_HOST}/{name}.pth"
-        yield ZooEntry(name, _TREX, title, 2048, "see the page of the weights", f"trex/{name}.pth", published)
+        yield ZooEntry(
+            name,
+            _TREX,
+            title,
+            2048,
+            "see the page of the weights",
+            f"trex/{name}.pth",
+            published,
+            preprocessing=TRANSFER,
+        )
         if name.endswith("_2"):
             file = f"{name}_checkpoint_full.pth"
             published = f"{_TREX_HOST}/{file}"
             title = "ResNet-50, whole training checkpoint"
-            yield ZooEntry(f"{name}_full", _TREX, title, 2048, "see the page of the weights", f"trex/{file}", published)
+            yield ZooEntry(
+                f"{name}_full",
+                _TREX,
+                title,
+                2048,
+                "see the page of the weights",
+                f"trex/{file}",
+                published,
+                family="trex",
+            )
 
 
 def _sparse() -> Iterator[ZooEntry]:

@@ -107,7 +107,8 @@ def _check_listed_once(path: Path, rows: Sequence[_Row]) -> None:
     """An image in two parts would be trained on and scored."""
     first: dict[str, int] = {}
     for row in rows:
-        other = first.setdefault(os.path.normpath(row.path), row.line)
+        place = os.path.realpath(path.parent / os.path.expanduser(row.path))
+        other = first.setdefault(place, row.line)
         if other != row.line:
             raise DatasetError(f"{path} lists {row.path!r} twice, in lines {other} and {row.line}. Remove one.")
 
