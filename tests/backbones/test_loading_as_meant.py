@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from richrep.backbones.addresses import load_backbone
+from richrep.backbones.formats.vit_tensors import read_vit_shape
 from richrep.cli.console import printable
 from richrep.errors import CheckpointError
 
@@ -56,3 +59,28 @@ def test_a_tag_given_by_hand_decides_the_preprocessing(tmp_path: Path) -> None:
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[31mb\tc\n\u202ed é") == "a\\x1b[31mb\tc\n\\u202ed é"
+
+
+def test_sizes_that_no_network_has_are_refused() -> None:
+    tokens = {"patch_embed.proj.weight": torch.zeros(4, 3, 2, 2), "pos_embed": torch.zeros(1, 5, 4)}
+    tokens["blocks.0.mlp.fc1.weight"] = torch.zeros(8, 4)
+    with pytest.raises(CheckpointError, match=r"register_tokens take part in the forward pass of this ViT"):
+        read_vit_shape(tokens | {"register_tokens": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="the ViT has 201 blocks, expected at most 200"):
+        read_vit_shape(tokens | {f"blocks.{i}.x": torch.zeros(1) for i in range(201)})
+
+
+def test_too_many_networks_and_too_many_foreign_classes_are_refused(tmp_path: Path) -> None:
+    tensors = {f"module.model{i}.conv1.weight": torch.zeros(1) for i in range(65)}
+    torch.save({"state_dict": tensors}, tmp_path / "many.pth")
+    with pytest.raises(CheckpointError, match="65 networks side by side, expected at most 64"):
+        load_backbone(str(tmp_path / "many.pth"))
+    names = b"".join(b"cforeign\nC%d\n" % i for i in range(501))
+    body = io.BytesIO()
+    torch.save({"w": torch.zeros(1), "x": 1}, body)
+    with zipfile.ZipFile(tmp_path / "names.pth", "w") as new, zipfile.ZipFile(body) as old:
+        for member in old.namelist():
+            is_pickle = member.endswith("data.pkl")
+            new.writestr(member, b"\x80\x02](" + names + b"e." if is_pickle else old.read(member))
+    with pytest.raises(CheckpointError, match="names more than 500 classes of foreign projects"):
+        load_backbone(str(tmp_path / "names.pth"))

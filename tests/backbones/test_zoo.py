@@ -118,3 +118,21 @@ def test_the_document_of_checkpoints_is_current() -> None:
     document = Path(__file__).parents[2] / "docs" / "checkpoints.md"
     text = document.read_text(encoding="utf-8")
     assert text == render_checkpoints_markdown(), "run: python -m richrep.backbones.make_docs docs/checkpoints.md"
+
+
+def test_a_file_of_another_project_under_the_name_is_refused() -> None:
+    path = put("rrl_run0")
+    other = ZOO["swav_resnet50"].path
+    other.parent.mkdir(parents=True)
+    path.rename(other)
+    with pytest.raises(CheckpointError, match=r"is not zoo:swav_resnet50: it gives 2048 features \(rrl, resnet50\)"):
+        load_backbone("zoo:swav_resnet50")
+
+
+def test_an_encoder_of_trex_gets_the_preprocessing_of_its_transfer_suite() -> None:
+    path = ZOO["trex"].path
+    path.parent.mkdir(parents=True)
+    tensors = torchvision.models.resnet50().state_dict()
+    torch.save({name: tensor for name, tensor in tensors.items() if "fc." not in name}, path)
+    geometry = load_backbone("zoo:trex").preprocessing.geometry
+    assert (geometry.size_px, geometry.resize_px, geometry.interpolation) == ((224, 224), 224, "bicubic")

@@ -134,3 +134,9 @@ def test_images_that_are_not_there_are_bad_images(tmp_path: Path) -> None:
     for row in range(3):
         with pytest.raises(BadImageError, match="cannot be read: "):
             train.load_image(row)
+
+
+def test_one_image_written_in_two_ways_is_listed_twice(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(f"path,label,split\na.png,x,train\n{tmp_path / 'a.png'},x,test\n")
+    with pytest.raises(DatasetError, match="twice, in lines 2 and 3"):
+        load_dataset(f"csv:{tmp_path / 'x.csv'}")

@@ -70,3 +70,11 @@ def test_images_of_any_store_are_pillow_images(tmp_path: Path, png: Callable[...
     for store in stores:
         image = store.load(0)
         assert isinstance(image, Image.Image) and (image.mode, image.size) == ("RGB", (4, 4))
+
+
+def test_a_device_is_not_read_for_ever() -> None:
+    store = FileStore(Path("/dev"), ["zero"])
+    with pytest.raises(BadImageError, match=r"\(/dev/zero\) cannot be read: it is no regular file"):
+        store.load(0)
+    with pytest.raises(BadImageError, match=r"\(/dev/zero\) cannot be read: it is no regular file"):
+        store.digest(0)

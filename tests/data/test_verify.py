@@ -9,7 +9,7 @@ from richrep.data.datasets import load_split
 from richrep.data.verify import find_bad_images
 
 
-@pytest.mark.parametrize("num_workers", [1, 4, None])
+@pytest.mark.parametrize("num_workers", [0, 1, 4, None])
 def test_every_image_that_cannot_be_decoded_is_found_in_order(
     make_tree: Callable[..., Path], num_workers: int | None
 ) -> None:

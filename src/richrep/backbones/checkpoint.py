@@ -11,7 +11,7 @@ import torch
 
 from richrep.backbones.files.reading import Content, read_content
 from richrep.backbones.formats import FORMATS
-from richrep.backbones.formats.format import PREFIXES, Format, Network
+from richrep.backbones.formats.format import Format, Network, without_wrappers
 from richrep.data.preprocessing import Preprocessing
 from richrep.errors import CheckpointError, unknown_name_message
 
@@ -120,10 +120,10 @@ def _find_network(content: Content, path: Path, wanted: str, formats: Mapping[st
 def _read_plain(content: Content, path: Path) -> Network:
     """The only state dict, perhaps within containers."""
     tensors, notes = _unwrap(content.value, path)
-    tensors, prefix = _without_prefix(tensors)
-    if prefix:
+    stripped = without_wrappers(tensors)
+    if prefix := next(iter(tensors)).removesuffix(next(iter(stripped))):
         notes.append(f"prefix {prefix!r} taken off every name")
-    return Network(tensors, notes=tuple(notes))
+    return Network(stripped, notes=tuple(notes))
 
 
 def _unwrap(content: object, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -181,15 +181,6 @@ def _holds_tensors(content: object, depth: int = _MAX_NESTING) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values()) or any(
         _holds_tensors(content.get(name), depth - 1) for name in CONTAINERS
     )
-
-
-def _without_prefix(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
-    """`PREFIXES`, in any order and number, taken off as long as every name starts with the same one."""
-    taken = ""
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), ""):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        taken += prefix
-    return tensors, taken
 
 
 def _kind(content: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ class JoinedStore:
 def _read(path: Path) -> bytes:
     """The content of a regular file; a device or a pipe might never end."""
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no regular file")
+        raise OSError(errno.EINVAL, "it is no regular file")
     return path.read_bytes()
 
 

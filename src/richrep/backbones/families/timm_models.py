@@ -56,9 +56,8 @@ class TimmFamily:
         assumed, note = published_preprocessing(model)
         classifier = model.get_classifier()
         model.reset_classifier(0)
-        preprocessing, report = read_preprocessing(
-            checkpoint if not tag else replace(checkpoint, preprocessing=None), assumed, note
-        )
+        said = replace(checkpoint, preprocessing=None) if tag else checkpoint  # a tag given by hand counts more
+        preprocessing, report = read_preprocessing(said, assumed, note)
         head = classifier if has_head else None
         names = {f"{entry.heads[0]}.{n}": n for n in head.state_dict()} if head is not None else {}
         set_aside = [n for n in checkpoint.tensors if n.rpartition(".")[0] in entry.heads and n not in names]

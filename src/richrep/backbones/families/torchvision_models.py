@@ -51,9 +51,8 @@ class TorchvisionFamily:
         """Features are the input of the last linear layer; of SqueezeNet, the pooled map before its classifier."""
         name, _, tag = architecture.partition(".")
         assumed, source = published_preprocessing(name, tag)
-        preprocessing, note = read_preprocessing(
-            checkpoint if not tag else replace(checkpoint, preprocessing=None), assumed, source
-        )
+        said = replace(checkpoint, preprocessing=None) if tag else checkpoint  # a tag given by hand counts more
+        preprocessing, note = read_preprocessing(said, assumed, source)
         model = make_model(name, tag)
         hinted = _heed(model, checkpoint.hints)
         auxiliary = [t for t in checkpoint.tensors if t.startswith(_AUXILIARY.get(name, ("\0",)))]

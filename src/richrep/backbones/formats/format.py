@@ -70,7 +70,7 @@ class Format(Protocol):
         Args:
             content: what the file holds: tensors by name, or containers of those. Objects that are neither tensors
                 nor plain values have been replaced by `Placeholder`s.
-            metadata: texts beside the tensors (safetensors only).
+            metadata: texts beside the tensors: those of a safetensors file, or a folder's config.json.
 
         Raises:
             CheckpointError: the file is of this format and cannot be used (only a head, a broken mask); the message

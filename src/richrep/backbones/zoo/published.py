@@ -83,6 +83,10 @@ def _swav() -> Iterator[ZooEntry]:
 
 
 def _seer() -> Iterator[ZooEntry]:
+    def entry(name: str, architecture: str, dim: int, file: str) -> ZooEntry:
+        place, published = f"vissl/{file}", f"{_VISSL_HOST}/{file}"
+        return ZooEntry(name, _SEER, architecture, dim, _SEER_LICENCE, place, published, family="vissl")
+
     pretrained = {
         32: ("seer_regnet32d", "seer_regnet32gf_model_iteration244000.torch"),
         64: ("seer_regnet64", "seer_regnet64gf_model_final_checkpoint_phase0.torch"),
@@ -98,30 +102,12 @@ def _seer() -> Iterator[ZooEntry]:
     dims = {32: 3712, 64: 4920, 128: 7392, 256: 10444}
     for size, (folder, name) in pretrained.items():
         title, file = f"RegNetY-{size}GF", f"{folder}/{name}"
-        yield ZooEntry(
-            f"seer_{size}gf",
-            _SEER,
-            title,
-            dims[size],
-            _SEER_LICENCE,
-            f"vissl/{file}",
-            f"{_VISSL_HOST}/{file}",
-            family="vissl",
-        )
+        yield entry(f"seer_{size}gf", title, dims[size], file)
     for size in pretrained:
         phase = 38 if size == 256 else 78
         file = f"seer_finetuned/seer_regnet{size}_finetuned_in1k_model_final_checkpoint_phase{phase}.torch"
         title = f"RegNetY-{size}GF fine-tuned on ImageNet-1k"
-        yield ZooEntry(
-            f"seer_{size}gf_ft",
-            _SEER,
-            title,
-            dims[size],
-            _SEER_LICENCE,
-            f"vissl/{file}",
-            f"{_VISSL_HOST}/{file}",
-            family="vissl",
-        )
+        yield entry(f"seer_{size}gf_ft", title, dims[size], file)
     for suffix in ("", "_ft"):
         for sizes in ((32, 64), (32, 64, 128), (32, 64, 128, 256)):
             members = [f"seer_{size}gf{suffix}" for size in sizes]
