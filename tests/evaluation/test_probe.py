@@ -357,7 +357,7 @@ def test_training_images_of_one_class_are_refused() -> None:
 
 
 def test_no_backbone_is_nothing_to_probe() -> None:
-    with pytest.raises(RichrepError, match="Nothing to probe: give at least one backbone"):
+    with pytest.raises(RichrepError, match="Nothing to measure: give at least one backbone"):
         probe([], "digits")
 
 

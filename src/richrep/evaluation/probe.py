@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.names import distinct_names
-from richrep.data.datasets import load_dataset, part_of
-from richrep.data.split import Dataset, Split, carve_val
-from richrep.errors import DatasetError, FeatureError, RichrepError
-from richrep.evaluation.facts import backbone_facts, dataset_facts
+from richrep.data.split import Dataset
+from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.metrics import paired_bootstrap_interval, score
-from richrep.evaluation.record import DatasetFacts, Record, describe_environment
+from richrep.evaluation.record import Record, describe_environment
 from richrep.evaluation.selection import DEFAULT_CS, Selection, select_logistic
+from richrep.evaluation.task import ExtractOptions, extract_task, load_members, make_task, open_cache
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
-from richrep.features.extract import extract_layers
 from richrep.features.feature_set import FeatureSet, concat_features
-from richrep.features.manifest import Request
 from richrep.features.normalize import NORMALIZATIONS
 from richrep.features.progress import ProgressCallback
 from richrep.heads.logistic import LogisticHead
-from richrep.paths import default_cache_root
 
 
 @dataclass(frozen=True)
@@ -52,16 +46,6 @@ class LogisticProtocol:
 
 
 PROTOCOLS = {"logistic": LogisticProtocol}
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One data set as the probe uses it: the splits, and which rows of trainval select."""
-
-    dataset: Dataset
-    trainval: Split
-    test: Split
-    num_stored_train: int | None  # rows of trainval before its stored val; None when val is carved
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,39 +98,28 @@ def probe(
         RichrepError: an address, a checkpoint, the data set or an image cannot be used; the message says which.
     """
     protocol = protocol or LogisticProtocol()
-    if not backbones:
-        raise RichrepError("Nothing to probe: give at least one backbone.")
-    loaded = [b if isinstance(b, Backbone) else load_backbone(b, seed=seed) for b in backbones]
-    names = distinct_names(loaded)
-    loaded = [replace(b, name=name) for b, name in zip(loaded, names, strict=True)]
-    task = _make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
-    store = _open_cache(cache)
-
-    start = time.perf_counter()
-    options: dict[str, Any] = {
-        "cache": store,
+    loaded = load_members(backbones, seed=seed)
+    task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    options: ExtractOptions = {
+        "cache": open_cache(cache),
         "batch_size": batch_size,
         "device": device,
         "num_workers": num_workers,
         "on_bad_image": on_bad_image,
         "progress": progress,
     }
-    try:
-        trainval, test, logits = _extract(loaded, task, own_head, options)
-    except FeatureError as error:
-        if on_failure is None:
-            raise
-        loaded = [b for b in loaded if _gives_features(b, task, own_head, options, on_failure)]
-        if not loaded:
-            raise RichrepError(f"No backbone gives features that can be used; the first: {error}") from None
-        trainval, test, logits = _extract(loaded, task, own_head, options)
-    extract_s = time.perf_counter() - start
-
-    _check_what_is_left(task, trainval[0], test[0])
-    rows = _select_rows(task, trainval[0], fraction=protocol.val_fraction, seed=seed)
-    facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=protocol.val_fraction, seed=seed)
+    features = extract_task(
+        loaded,
+        task,
+        options,
+        val_fraction=protocol.val_fraction,
+        seed=seed,
+        own_head=own_head,
+        on_failure=on_failure,
+    )
+    rows, extract_s = (features.train_rows, features.val_rows), features.elapsed_s
     common: dict[str, Any] = {
-        "dataset": facts,
+        "dataset": features.facts,
         "seed": seed,
         "environment": describe_environment(device or _default_device()),
     }
@@ -159,122 +132,17 @@ def probe(
         return outcome
 
     members = []
-    for backbone, train_features, test_features in zip(loaded, trainval, test, strict=True):
-        if backbone.name in logits:
-            keep(_score_own_head(backbone, logits[backbone.name], common, extract_s))
+    for backbone, train_features, test_features in zip(
+        features.backbones, features.trainval, features.test, strict=True
+    ):
+        if backbone.name in features.head_logits:
+            keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
         members.append(keep(_probe_one([backbone], train_features, test_features, rows, protocol, common, extract_s)))
-    if len(loaded) > 1:
-        joint = _probe_one(loaded, concat_features(trainval), concat_features(test), rows, protocol, common, extract_s)
+    if len(members) > 1:
+        trainval, test = concat_features(features.trainval), concat_features(features.test)
+        joint = _probe_one(features.backbones, trainval, test, rows, protocol, common, extract_s)
         keep(_with_gain(joint, members))
     return [outcome.record for outcome in outcomes]
-
-
-def _extract(
-    backbones: Sequence[Backbone], task: _Task, own_head: bool, options: dict[str, Any]
-) -> tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet]]:
-    """Features of trainval and of test, and the logits on test of the own heads whose class count fits, by name."""
-    with_head = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
-    trainval = extract_layers([Request(b) for b in backbones], task.trainval, **options)
-    requests = [Request(b) for b in backbones] + [Request(b, "logits") for b in with_head]
-    test = extract_layers(requests, task.test, **options)
-    count = len(backbones)
-    return trainval, test[:count], dict(zip([b.name for b in with_head], test[count:], strict=True))
-
-
-def _gives_features(
-    backbone: Backbone,
-    task: _Task,
-    own_head: bool,
-    options: dict[str, Any],
-    on_failure: Callable[[str, str], None],
-) -> bool:
-    """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
-    try:
-        _extract([backbone], task, own_head, options)
-    except FeatureError as error:
-        on_failure(backbone.name, str(error))
-        return False
-    return True
-
-
-def _open_cache(cache: FeatureCache | Path | str | None) -> FeatureCache | None:
-    if cache is None or isinstance(cache, FeatureCache):
-        return cache
-    return FeatureCache(default_cache_root() if cache == "default" else Path(cache).expanduser())
-
-
-def _make_task(
-    dataset: str | Dataset, *, data_root: Path | str | None, train_size: int | None, test_size: int | None
-) -> _Task:
-    source = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, data_root=data_root)
-    train, test = source.train.first(train_size), source.test.first(test_size)
-    used = replace(source, train=train, test=test)
-    missing = np.setdiff1d(test.labels, train.labels)
-    if missing.size:
-        label = int(missing[0])
-        raise DatasetError(
-            f"{source.name}: class {test.class_names[label]!r} has {int((test.labels == label).sum())} test images but "
-            f"none among the {len(train)} training images, so no head can learn it ({missing.size} such classes). "
-            "Use a larger --train-size, or leave the class out of test."
-        )
-    if len(np.unique(train.labels)) < 2:
-        raise DatasetError(f"{source.name}: the {len(train)} training images are all of one class; two are needed.")
-    return _Task(
-        dataset=used,
-        trainval=part_of(used, "trainval"),
-        test=test,
-        num_stored_train=None if source.val is None else len(train),
-    )
-
-
-def _check_what_is_left(task: _Task, trainval: FeatureSet, test: FeatureSet) -> None:
-    """Raises DatasetError when skipped images leave too little: no test image, or a class of test without training."""
-    names, skipped = task.test.class_names, len(trainval.skipped) + len(test.skipped)
-    lost = np.setdiff1d(test.labels.numpy(), trainval.labels.numpy())
-    if skipped and (len(test) == 0 or lost.size or len(np.unique(trainval.labels.numpy())) < 2):
-        what = f"class {names[int(lost[0])]!r} without a training image" if lost.size else "too few images"
-        raise DatasetError(
-            f"{task.dataset.name}: the {skipped} images that cannot be decoded and were skipped leave {what} "
-            f"({len(trainval)} training and {len(test)} test images). Repair them, see the log for their names."
-        )
-
-
-def _select_rows(task: _Task, features: FeatureSet, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (train, val) of the trainval features; skipped images have no row."""
-    if task.num_stored_train is None:
-        rows = carve_val(features.labels.numpy(), fraction=fraction, seed=seed)
-    else:
-        skipped = [image.row for image in features.skipped]
-        kept = np.setdiff1d(np.arange(len(task.trainval)), skipped)
-        rows = np.flatnonzero(kept < task.num_stored_train), np.flatnonzero(kept >= task.num_stored_train)
-    if len(rows[1]) == 0 and task.num_stored_train is not None:
-        raise DatasetError(f"{task.dataset.name}: the stored val has no image that can be decoded. Repair it.")
-    if len(rows[1]) == 0:
-        raise DatasetError(
-            f"{task.dataset.name}: no class has two training images, so none can go to val and nothing can be tuned. "
-            "Use a larger --train-size."
-        )
-    return rows
-
-
-def _dataset_facts(
-    task: _Task,
-    trainval: FeatureSet,
-    test: FeatureSet,
-    rows: tuple[np.ndarray, np.ndarray],
-    *,
-    fraction: float,
-    seed: int,
-) -> DatasetFacts:
-    stored = task.num_stored_train is not None
-    return dataset_facts(
-        task.dataset,
-        trainval=task.trainval,
-        test=task.test,
-        features=(trainval, test),
-        sizes=(len(rows[0]), len(rows[1]), len(test)),
-        val="as stored by the data set" if stored else f"{fraction:.0%} of train, per class, seed {seed}",
-    )
 
 
 def _default_device() -> str:

@@ -1,0 +1,240 @@
+"""A task: a data set as every protocol uses it, and its features under several backbones with the rows that select."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from richrep.backbones.addresses import load_backbone
+from richrep.backbones.backbone import Backbone
+from richrep.backbones.names import distinct_names
+from richrep.data.datasets import load_dataset, part_of
+from richrep.data.split import Dataset, Split, carve_val
+from richrep.errors import DatasetError, FeatureError, RichrepError
+from richrep.evaluation.facts import dataset_facts
+from richrep.evaluation.record import DatasetFacts
+from richrep.features.batches import OnBadImage
+from richrep.features.cache import FeatureCache
+from richrep.features.extract import extract_layers
+from richrep.features.feature_set import FeatureSet
+from richrep.features.manifest import Request
+from richrep.features.progress import ProgressCallback
+from richrep.paths import default_cache_root
+
+
+class ExtractOptions(TypedDict, total=False):
+    """Keywords of `extract_layers`: how features come about, for every protocol."""
+
+    cache: FeatureCache | None
+    batch_size: int | None
+    device: str | None
+    num_workers: int | None
+    on_bad_image: OnBadImage
+    progress: ProgressCallback | None
+
+
+OnFailure = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One data set as a protocol uses it.
+
+    Attributes:
+        num_stored_train: rows of trainval before its stored val; None when val is carved from train.
+    """
+
+    dataset: Dataset
+    trainval: Split
+    test: Split
+    num_stored_train: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class TaskFeatures:
+    """What a protocol is handed: features of one task under M backbones, from one pass over the images.
+
+    Attributes:
+        backbones: M, by distinct names; without those whose features cannot be used.
+        trainval, test: one FeatureSet a backbone, in their order.
+        head_logits: on test, of the own heads that were asked for and whose class count fits, by backbone name.
+        train_rows, val_rows: rows of trainval to fit and to select on; skipped images have no row.
+        facts: the data as a record states them.
+        elapsed_s: of the extraction.
+    """
+
+    backbones: tuple[Backbone, ...]
+    trainval: tuple[FeatureSet, ...]
+    test: tuple[FeatureSet, ...]
+    head_logits: dict[str, FeatureSet]
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    facts: DatasetFacts
+    elapsed_s: float
+
+
+def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Backbone]:
+    """The backbones at some addresses (or given as they are), under names that differ."""
+    if not backbones:
+        raise RichrepError("Nothing to measure: give at least one backbone.")
+    loaded = [b if isinstance(b, Backbone) else load_backbone(b, seed=seed) for b in backbones]
+    return [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
+
+
+def open_cache(cache: FeatureCache | Path | str | None) -> FeatureCache | None:
+    """A cache as it is, or in the folder given; "default" is under `$RICHREP_HOME`, None keeps nothing."""
+    if cache is None or isinstance(cache, FeatureCache):
+        return cache
+    return FeatureCache(default_cache_root() if cache == "default" else Path(cache).expanduser())
+
+
+def make_task(
+    dataset: str | Dataset, *, data_root: Path | str | None, train_size: int | None, test_size: int | None
+) -> Task:
+    """The data set with its first images, checked to be one that a head can learn.
+
+    Raises:
+        DatasetError: a class of test without a training image, or one class alone.
+    """
+    source = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, data_root=data_root)
+    train, test = source.train.first(train_size), source.test.first(test_size)
+    used = replace(source, train=train, test=test)
+    missing = np.setdiff1d(test.labels, train.labels)
+    if missing.size:
+        label = int(missing[0])
+        raise DatasetError(
+            f"{source.name}: class {test.class_names[label]!r} has {int((test.labels == label).sum())} test images but "
+            f"none among the {len(train)} training images, so no head can learn it ({missing.size} such classes). "
+            "Use a larger --train-size, or leave the class out of test."
+        )
+    if len(np.unique(train.labels)) < 2:
+        raise DatasetError(f"{source.name}: the {len(train)} training images are all of one class; two are needed.")
+    return Task(
+        dataset=used,
+        trainval=part_of(used, "trainval"),
+        test=test,
+        num_stored_train=None if source.val is None else len(train),
+    )
+
+
+def extract_task(
+    backbones: Sequence[Backbone],
+    task: Task,
+    options: ExtractOptions,
+    *,
+    val_fraction: float,
+    seed: int,
+    own_head: bool = False,
+    on_failure: OnFailure | None = None,
+) -> TaskFeatures:
+    """Features of `task` under `backbones` (of distinct names), and which rows select.
+
+    Args:
+        val_fraction: of every class of train goes to val, drawn by `seed`, when the data set stores none.
+        own_head: also the logits of the backbones' own heads on test, where their class count fits.
+        on_failure: called with the name of a backbone whose features cannot be used (they are not finite) and the
+            reason; the others go on without it. None raises instead, as it does when no backbone is left.
+
+    Raises:
+        FeatureError: see `on_failure`.
+        DatasetError: images that were skipped leave too little.
+    """
+    start = time.perf_counter()
+    used = list(backbones)
+    try:
+        trainval, test, logits = _extract(used, task, own_head, options)
+    except FeatureError as error:
+        if on_failure is None:
+            raise
+        used = [b for b in used if _gives_features(b, task, own_head, options, on_failure)]
+        if not used:
+            raise RichrepError(f"No backbone gives features that can be used; the first: {error}") from None
+        trainval, test, logits = _extract(used, task, own_head, options)
+    elapsed_s = time.perf_counter() - start
+    _check_what_is_left(task, trainval[0], test[0])
+    rows = _select_rows(task, trainval[0], fraction=val_fraction, seed=seed)
+    facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=val_fraction, seed=seed)
+    return TaskFeatures(tuple(used), tuple(trainval), tuple(test), logits, *rows, facts, elapsed_s)
+
+
+def _extract(
+    backbones: Sequence[Backbone], task: Task, own_head: bool, options: ExtractOptions
+) -> tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet]]:
+    """Features of trainval and of test, and the logits on test of the own heads whose class count fits, by name."""
+    with_head = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
+    trainval = extract_layers([Request(b) for b in backbones], task.trainval, **options)
+    requests = [Request(b) for b in backbones] + [Request(b, "logits") for b in with_head]
+    test = extract_layers(requests, task.test, **options)
+    count = len(backbones)
+    return trainval, test[:count], dict(zip([b.name for b in with_head], test[count:], strict=True))
+
+
+def _gives_features(
+    backbone: Backbone,
+    task: Task,
+    own_head: bool,
+    options: ExtractOptions,
+    on_failure: OnFailure,
+) -> bool:
+    """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
+    try:
+        _extract([backbone], task, own_head, options)
+    except FeatureError as error:
+        on_failure(backbone.name, str(error))
+        return False
+    return True
+
+
+def _check_what_is_left(task: Task, trainval: FeatureSet, test: FeatureSet) -> None:
+    """Raises DatasetError when skipped images leave too little: no test image, or a class of test without training."""
+    names, skipped = task.test.class_names, len(trainval.skipped) + len(test.skipped)
+    lost = np.setdiff1d(test.labels.numpy(), trainval.labels.numpy())
+    if skipped and (len(test) == 0 or lost.size or len(np.unique(trainval.labels.numpy())) < 2):
+        what = f"class {names[int(lost[0])]!r} without a training image" if lost.size else "too few images"
+        raise DatasetError(
+            f"{task.dataset.name}: the {skipped} images that cannot be decoded and were skipped leave {what} "
+            f"({len(trainval)} training and {len(test)} test images). Repair them, see the log for their names."
+        )
+
+
+def _select_rows(task: Task, features: FeatureSet, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (train, val) of the trainval features; skipped images have no row."""
+    if task.num_stored_train is None:
+        rows = carve_val(features.labels.numpy(), fraction=fraction, seed=seed)
+    else:
+        skipped = [image.row for image in features.skipped]
+        kept = np.setdiff1d(np.arange(len(task.trainval)), skipped)
+        rows = np.flatnonzero(kept < task.num_stored_train), np.flatnonzero(kept >= task.num_stored_train)
+    if len(rows[1]) == 0 and task.num_stored_train is not None:
+        raise DatasetError(f"{task.dataset.name}: the stored val has no image that can be decoded. Repair it.")
+    if len(rows[1]) == 0:
+        raise DatasetError(
+            f"{task.dataset.name}: no class has two training images, so none can go to val and nothing can be tuned. "
+            "Use a larger --train-size."
+        )
+    return rows
+
+
+def _dataset_facts(
+    task: Task,
+    trainval: FeatureSet,
+    test: FeatureSet,
+    rows: tuple[np.ndarray, np.ndarray],
+    *,
+    fraction: float,
+    seed: int,
+) -> DatasetFacts:
+    stored = task.num_stored_train is not None
+    return dataset_facts(
+        task.dataset,
+        trainval=task.trainval,
+        test=task.test,
+        features=(trainval, test),
+        sizes=(len(rows[0]), len(rows[1]), len(test)),
+        val="as stored by the data set" if stored else f"{fraction:.0%} of train, per class, seed {seed}",
+    )
