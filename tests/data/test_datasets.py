@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,35 @@ def test_a_data_root_that_is_no_path_is_an_error_not_a_crash() -> None:
         for name in ("cifar10", "flowers102", "imagenet1k"):
             with pytest.raises(DatasetError, match="is not there"):
                 load_dataset(name, data_root=root)
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Root may read everything, so it becomes nobody for a while; others are left as they are."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the permissions of POSIX")
+def test_no_permission_is_said_and_is_not_absence(make_tree: Tree) -> None:
+    closed = make_tree({"a": 3, "b": 3}, name="closed")
+    addresses = [f"folder:{closed}/a", f"parquet:{closed}/x", f"csv:{closed}/list.csv", "cifar10", "imagenet_a"]
+    for address in addresses:  # the modules are imported while they can be read
+        with pytest.raises(DatasetError):
+            load_dataset(address, data_root=closed)
+    closed.chmod(0)
+    try:
+        for address in addresses:
+            with without_rights(), pytest.raises(DatasetError, match="cannot be read: no permission"):
+                load_split(address, "test", data_root=closed)
+    finally:
+        closed.chmod(0o700)
 
 
 def test_a_csv_file_without_its_source_is_told_apart_from_a_folder(tmp_path: Path) -> None:

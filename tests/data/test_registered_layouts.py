@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -383,7 +384,7 @@ def test_another_size_is_an_error_that_names_both(
     monkeypatch.setitem(REGISTRY, name, replace(entry, splits=changed))
     found = replica.sizes[split]["test"]
     if name in ("eurosat", "caltech101", "caltech256"):  # these sizes also say how many of a class go where
-        pattern = r"(train|test) has \d+ images, expected 1,2\d\d"
+        pattern = r"(train|test) has \d+ images, expected 1,2\d\d|it has no images of (val|test)"
     else:
         pattern = rf"is not complete, or not this data set: .*test has {found:,} images, expected 1,2\d\d"
     with pytest.raises(DatasetError, match=pattern) as caught:
@@ -407,6 +408,16 @@ def test_absent_and_incomplete_copies_say_what_is_missing_and_how_to_get_it(
         target.rename(target.with_name("elsewhere"))
         with pytest.raises(DatasetError, match=rf"is not complete: '{target}' does not exist"):
             load_split(name, "test", data_root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["birdsnap", "pacs", "imagenet_a", "imagenet1k"])
+def test_an_empty_folder_in_the_place_of_images_is_one_message(name: str, write: Write, tmp_path: Path) -> None:
+    write(name)
+    folder = tmp_path / REGISTRY[name].needs[0]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(DatasetError, match=rf"{folder} holds no images\. Expected CLASS/\*"):
+        load_split(name, "test", data_root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch"])
@@ -462,6 +473,82 @@ def test_hospitals_and_domains_are_groups(write: Write, tmp_path: Path) -> None:
     assert pacs.train.groups is not None and set(pacs.train.groups) == {"art_painting", "photo", "sketch"}
     for row in range(len(pacs.train)):
         assert f"/{pacs.train.groups[row]}/" in pacs.train.image_name(row)
+
+
+@pytest.mark.parametrize("name", ["flowers102", "pacs", "cub200"])
+def test_a_copy_one_folder_off_is_found(name: str, write: Write, tmp_path: Path) -> None:
+    write(name)
+    (tmp_path / "sets").mkdir()
+    top = Path(REGISTRY[name].needs[0]).parts[0]
+    (tmp_path / top).rename(tmp_path / "sets" / top)
+    for root in (tmp_path, tmp_path / "sets" / top):
+        with pytest.raises(DatasetError, match=rf"but it is in {tmp_path}/sets: give --data-root {tmp_path}/sets\."):
+            load_split(name, "test", data_root=root)
+    load_split(name, "test", data_root=tmp_path / "sets")
+
+
+def test_layouts_that_look_alike_are_told_apart(write: Write, tmp_path: Path) -> None:
+    for name in ("pacs", "imagenet_r", "imagenet_a", "birdsnap", "imagenet1k"):
+        write(name)
+    with pytest.raises(
+        DatasetError, match=r"PACS/sketch has folders of no class of imagenet_sketch, 'dog', 'elephant'"
+    ):
+        load_split("imagenet_sketch", "test", data_root=tmp_path / "PACS")
+    put(tmp_path / "imagenet-a" / WNIDS[0] / "z.jpg", 0)
+    with pytest.raises(DatasetError, match=r"imagenet_a .*or not this data set: test has 7 images, expected 6"):
+        load_split("imagenet_a", "test", data_root=tmp_path)
+    plain = load_dataset(f"folder:{tmp_path / 'birdsnap'}")
+    assert plain.test.fingerprint == load_split("birdsnap", "test", data_root=tmp_path).fingerprint
+    with pytest.raises(DatasetError, match=r"stores train and val but no test part.*as in ImageNet"):
+        load_dataset(f"folder:{tmp_path / 'imagenet'}")
+
+
+def cut_camelyon(root: Path, keep: Callable[[dict[str, str]], bool]) -> None:
+    """The table of the patches, without the lines that `keep` refuses."""
+    path = root / "camelyon17_v1.0" / "metadata.csv"
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        lines = [line for line in reader if keep(line)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+@pytest.mark.parametrize(
+    ("keep", "split", "words"),
+    [
+        (lambda line: line["center"] != "2", "ood", "no patch of hospital 2, the test part"),
+        (lambda line: line["center"] != "1", "ood", "no patch of hospital 1, the val part"),
+        (lambda line: line["center"] != "4", "id", "no patch of hospitals 0, 3 and 4 with split 1, the val part"),
+        (lambda line: line["center"] in "12", "ood", "no patch of hospitals 0, 3 and 4 with split 0, the train part"),
+        (lambda line: False, "id", "no patch of hospitals 0, 3 and 4 with split 0, the train part"),
+    ],
+)
+def test_a_hospital_without_patches_is_named(
+    keep: Callable[[dict[str, str]], bool], split: str, words: str, write: Write, tmp_path: Path
+) -> None:
+    write("camelyon17")
+    cut_camelyon(tmp_path, keep)
+    with pytest.raises(DatasetError, match=rf"camelyon17:{split} in .* is not complete: metadata\.csv lists {words}\."):
+        load_dataset(f"camelyon17:{split}", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(("column", "value"), [("center", "5"), ("center", ""), ("tumor", "2"), ("tumor", "yes")])
+def test_a_patch_of_no_hospital_or_label_is_named_with_its_line(
+    column: str, value: str, write: Write, tmp_path: Path
+) -> None:
+    def spoil(line: dict[str, str]) -> bool:
+        if line[""] == "3":
+            line[column] = value
+        return True
+
+    write("camelyon17")
+    cut_camelyon(tmp_path, spoil)
+    with pytest.raises(
+        DatasetError, match=rf"metadata\.csv line 5 has the center .*'{value}'.* expected a center of 0"
+    ):
+        load_dataset("camelyon17", data_root=tmp_path)
 
 
 def test_the_plain_name_is_the_first_split_and_records_it(write: Write, tmp_path: Path) -> None:

@@ -67,7 +67,19 @@ def test_groups_follow_their_images_through_the_split(write_csv: Callable[..., P
     assert chosen.groups is not None and all(int(group[1:]) % 2 for group in chosen.groups)
 
 
-@pytest.mark.parametrize(("labels", "names"), [((10, 9, 2), ("2", "9", "10")), (("b", "10", "a"), ("10", "a", "b"))])
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ((10, 9, 2), ("2", "9", "10")),
+        (("b", "10", "a"), ("10", "a", "b")),
+        (("10", "9", "cat"), ("10", "9", "cat")),  # mixed: all are text
+        (("1_0", "9"), ("1_0", "9")),
+        (("nan", "inf"), ("inf", "nan")),
+        ((" 2", "1 "), ("1", "2")),  # spaces around a cell do not count
+        (("Cat", "cat"), ("Cat", "cat")),  # case does
+        (("9" * 20, "1"), ("1", "9" * 20)),
+    ],
+)
 def test_numbers_are_sorted_as_numbers_and_text_as_text(
     labels: tuple[object, ...], names: tuple[str, ...], write_csv: Callable[..., Path]
 ) -> None:
@@ -89,6 +101,19 @@ def test_quotes_absolute_paths_and_a_byte_order_mark_are_understood(write_csv: C
     ("lines", "words"),
     [
         (["path,labels", "a.png,x"], "has the columns 'path', 'labels'; wanted is a header with 'path', 'label'"),
+        (["path;label", "a.png;x"], "has the columns 'path;label'; wanted is a header with 'path', 'label', and maybe"),
+        (["path\tlabel", "a.png\tx"], "Separate cells with commas."),
+        (
+            ["path,label", "a.png,1", "b.png,2", "c.png,01"],
+            "lines 2 and 4: the labels '1' and '01' are the same number",
+        ),
+        (["path,label", "a.png,1", "b.png,cat", "c.png,1.0"], "lines 2 and 4: the labels '1' and '1.0' are the same"),
+        (["path,label", "a.png,+1", "b.png,1"], "lines 2 and 3: the labels '+1' and '1' are the same number"),
+        (
+            ["path,label,split", "a.png,1,train", "b.png,2,train", "c.png,01,test"],
+            "the labels '1' and '01' are the same",
+        ),
+        (["path,label", "a.png,cat", "b.png,-1"], "line 3: the label is -1; negative numbers"),
         (["path,label,path", "a.png,x,b"], "has the column 'path' twice"),
         (["path,label"], "lists no images"),
         ([], "has the columns none"),
@@ -116,6 +141,45 @@ def test_a_mistake_is_named_with_its_line(lines: list[str], words: str, tmp_path
     with pytest.raises(DatasetError) as caught:
         load(tmp_path / "list.csv")
     assert words.replace("\\\\", "\\") in str(caught.value) and "list.csv" in str(caught.value)
+
+
+def test_paths_may_lead_out_of_the_folder_of_the_manifest(tmp_path: Path, png: Callable[..., bytes]) -> None:
+    (tmp_path / "lists").mkdir()
+    for colour, name in enumerate(("up.png", "absolute.png")):
+        (tmp_path / name).write_bytes(png(colour))
+    lines = [
+        "path,label,split",
+        "../up.png,a,train",
+        f"{tmp_path}/absolute.png,b,train",
+        f"{tmp_path}/lists/x.png,a,test",
+    ]
+    (tmp_path / "lists" / "list.csv").write_text("\n".join(lines))
+    train = load(tmp_path / "lists" / "list.csv").train
+    assert [train.load_image(row).size for row in range(2)] == [(4, 4)] * 2
+    (tmp_path / "lists" / "again.csv").write_text("\n".join([*lines, "../lists/../up.png,a,test"]))
+    with pytest.raises(DatasetError, match=r"lists '\.\./lists/\.\./up\.png' twice, in lines 2 and 5"):
+        load(tmp_path / "lists" / "again.csv")
+
+
+def test_one_image_under_two_names_by_a_link_is_listed_twice(write_csv: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_csv("path,label", "a.png,x", "b.png,y")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    path.write_text("path,label,split\na.png,x,train\nb.png,y,train\nlink.png,x,test\n")
+    with pytest.raises(DatasetError, match=r"lists 'link\.png' twice, in lines 2 and 4"):
+        load(path)
+
+
+def test_line_ends_of_windows_quotes_in_quotes_and_cells_of_several_lines(
+    write_csv: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_csv("path,label", "a.png,x", "b.png,y", "c.png,y")
+    lines = ['"path","label","split","remark"', 'a.png,"a ""big"" cat",train,"two', 'lines"', "b.png,dog,train,", ""]
+    path.write_bytes("\r\n".join([*lines, 'c.png,"a ""big"" cat",test,x', ""]).encode("utf-8-sig"))
+    dataset = load(path)
+    assert dataset.train.class_names == ('a "big" cat', "dog") and dataset.test.labels.tolist() == [0]
+    path.write_bytes("path,label\n\u00e9.png,x\n".encode("utf-16"))
+    with pytest.raises(DatasetError, match=r"cannot be read as CSV: .*Write it again, as UTF-8"):
+        load(path)
 
 
 def test_a_folder_and_a_file_of_another_kind_are_errors(tmp_path: Path, png: Callable[..., bytes]) -> None:

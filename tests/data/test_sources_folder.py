@@ -96,6 +96,40 @@ def test_nested_files_count_and_hidden_and_other_files_do_not(make_tree: Tree, p
     assert dataset.train.class_names == ("a", "b") and counts.tolist() == [4, 3]
 
 
+def test_a_class_named_as_a_part_gets_a_hint(make_tree: Tree) -> None:
+    root = make_tree({"train": 2, "bus": 2, "car": 2})
+    with pytest.raises(DatasetError, match=r"If 'train' is a class and not a part, put it and the others into train\."):
+        load(root)
+    (root / "all").mkdir()
+    for name in ("train", "bus", "car"):
+        (root / name).rename(root / "all" / name)
+    (root / "all").rename(root / "train")
+    assert load(root).train.class_names == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("stray", ["__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints"])
+def test_folders_that_archives_and_servers_add_are_no_classes(
+    make_tree: Tree, png: Callable[..., bytes], stray: str
+) -> None:
+    root = make_tree({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
+    (root / "train" / stray / "a").mkdir(parents=True)
+    (root / "train" / stray / "a" / "._00.png").write_bytes(png(9))
+    (root / "train" / stray / "a" / "thumb.png").write_bytes(png(9))
+    (root / "train" / ".DS_Store").write_bytes(b"Bud1")
+    dataset = load(root)
+    assert dataset.train.class_names == ("a", "b") and len(dataset.train) == 4
+
+
+def test_folders_of_folders_are_classes_but_it_is_said(make_tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_tree({"a/abbey": 2, "a/airport": 2, "b/barn": 3, "b/bar": 3})
+    assert load(root).train.class_names == ("a", "b")
+    assert "its 2 folders hold no images but 4 folders of images, e.g. 'a/abbey'." in caplog.text
+    caplog.clear()
+    load(make_tree({"a": 3, "a/close": 2, "b": 3}, name="mixed"))
+    load(make_tree({"a/images": 3, "b/images": 3}, name="padded"))
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("name", ["x.JPG", "x.jpeg", "x.bmp", "x.webp", "x.tiff", "x.PPM"])
 def test_every_listed_format_is_read(make_tree: Tree, name: str) -> None:
     root = make_tree({"train/a": 1, "train/b": 1, "test/a": 1})

@@ -161,12 +161,9 @@ def test_written_class_names_keep_classes_without_images(tmp_path: Path, write_p
     assert dataset.train.num_classes == 3 and dataset.train.labels.tolist() == [0, 2, 2, 0]
 
 
-@pytest.mark.parametrize(("label", "text"), [(2, "label 2"), (-1, "label -1")])
-def test_a_label_outside_the_class_names_is_named_with_its_row(
-    tmp_path: Path, write_parquet: Write, label: int, text: str
-) -> None:
-    write_parquet(tmp_path / "train.parquet", [0, 1, label, 0], class_names=["a", "b"])
-    with pytest.raises(DatasetError, match=rf"train\.parquet row 2: {text} is none of the 2 classes of .*, 'a', 'b'"):
+def test_a_label_outside_the_class_names_is_named_with_its_row(tmp_path: Path, write_parquet: Write) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2, 0], class_names=["a", "b"])
+    with pytest.raises(DatasetError, match=r"train\.parquet row 2: label 2 is none of the 2 classes of .*, 'a', 'b'"):
         load(tmp_path)
 
 
@@ -471,12 +468,15 @@ def test_one_image_per_class_of_imagenet_cannot_be_split(shared_data: Path) -> N
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_a_negative_label_without_class_names_is_named_with_its_row(
-    tmp_path: Path, write_parquet: Write, part: str
+@pytest.mark.parametrize("class_names", [None, ["a", "b"]])
+def test_a_negative_label_is_named_with_its_row_and_what_it_means(
+    tmp_path: Path, write_parquet: Write, part: str, class_names: list[str] | None
 ) -> None:
     for name in ("train", "test"):
-        write_parquet(tmp_path / f"{name}.parquet", [0, 1, -1 if name == part else 0, 1, 1])
-    with pytest.raises(DatasetError, match=rf"{part}\.parquet row 2: the label is -1, .* not known \(rows .*: 1\)"):
+        labels = [0, 1, -1 if name == part else 0, 1, -1 if name == part else 1]
+        write_parquet(tmp_path / f"{name}.parquet", labels, class_names=class_names)
+    pattern = rf"{part}\.parquet row 2: the label is -1, .* not known \(rows of {part} .*: 2 of 5\)\. .*without labels"
+    with pytest.raises(DatasetError, match=pattern):
         load(tmp_path)
 
 
@@ -486,3 +486,9 @@ def test_a_path_that_no_file_has_is_a_bad_image(tmp_path: Path, write_parquet: W
     for read in (split.load_image, split.images.digest):
         with pytest.raises(BadImageError, match=r"image 0 \(.*\) cannot be read: "):
             read(0)
+
+
+def test_a_folder_of_data_sets_points_at_one(tmp_path: Path, write_parquet: Write) -> None:
+    write_parquet(tmp_path / "sets" / "pets" / "train.parquet", ["a", "b"] * 5)
+    with pytest.raises(DatasetError, match=r"Its folder 'pets' holds such files: parquet:.*/sets/pets\."):
+        load(tmp_path / "sets")

@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from richrep.data.sources.registered import RegisteredCopy
     from richrep.data.split import Split
 
-MAX_LISTED = 100  # bad images printed one by one; the count is always complete
-
 
 def datasets(
-    action: Annotated[str, typer.Argument(metavar="list|check", help="What to do.")] = "list",
+    action: Annotated[str, typer.Argument(metavar="list|check|download", help="What to do.")] = "list",
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="list: only data sets with this in name, title or alias. check: an address."
+            metavar="NAME",
+            help="list: only data sets with this in name, title or alias. check, download: an address.",
         ),
     ] = None,
     data_root: options.DataRoot = None,
@@ -35,13 +34,14 @@ def datasets(
     """Shows the registered data sets: classes, sizes, metric, splits, licence, what is on disk, how to get it.
 
     With check, compares the number of images and classes with the registered ones and decodes every image; exit code 1
-    when something is wrong.
+    when something is wrong. With download, fetches a data set through torchvision, or hf:OWNER/NAME through Hugging
+    Face's client; both check what came.
 
     Example: richrep datasets check flowers102
     """
     from richrep.errors import RichrepError, unknown_name_message
 
-    actions = {"list": _list, "check": _check}
+    actions = {"list": _list, "check": _check, "download": _download}
     if action not in actions:
         raise RichrepError(unknown_name_message("datasets action", action, actions))
     actions[action](name, data_root, num_workers)
@@ -53,9 +53,7 @@ def _list(pattern: str | None, data_root: Path | None, num_workers: int | None) 
 
     wanted = plain(pattern or "")
     found = [
-        entry
-        for entry in REGISTRY.values()
-        if any(wanted in plain(text) for text in (entry.name, entry.title, *entry.aliases))
+        entry for entry in REGISTRY.values() if any(wanted in plain(text) for text in (entry.title, *entry.spellings))
     ]
     if not found:
         raise RichrepError(f"No data sets match {pattern!r}. List all with: richrep datasets")
@@ -70,13 +68,6 @@ def _show(entry: DatasetEntry, data_root: Path | None) -> None:
 
     copy = find_copy(entry.name, data_root=data_root)
     assert copy is not None
-    missing = copy.missing()
-    if not copy.needs:
-        state = "yes, bundled"
-    elif not missing:
-        state = f"yes, in {copy.data_root}"
-    else:
-        state = f"{'no' if len(missing) == len(copy.needs) else 'partly'}: lacks {', '.join(map(str, missing))}"
     splits = [
         f"{split}: {entry.describe_sizes(split)}" + (f"; {info.rule}" if info.rule else "")
         for split, info in entry.splits.items()
@@ -85,9 +76,10 @@ def _show(entry: DatasetEntry, data_root: Path | None) -> None:
     lines = [
         ("classes", entry.describe_classes(entry.default_split)),
         *(("" if number else "splits", text) for number, text in enumerate(splits)),
+        ("sizes by", entry.sizes_from),
         ("metric", entry.describe_metric()),
         ("licence", entry.licence),
-        ("on disk", state),
+        ("on disk", _on_disk(copy)),
         ("get it", copy.how_to_get()),
         ("home page", entry.homepage),
     ]
@@ -95,6 +87,21 @@ def _show(entry: DatasetEntry, data_root: Path | None) -> None:
     screen.print(f"{entry.name}  {entry.title}", soft_wrap=True)
     for what, text in lines:
         screen.print(f"  {what:<9}  {text}", soft_wrap=True)  # paths stay whole, to be copied
+
+
+def _on_disk(copy: RegisteredCopy) -> str:
+    """'yes, in …', with the splits where not all are there; or 'no' or 'partly', and what is missing."""
+    from dataclasses import replace
+
+    if not copy.needs:
+        return "yes, bundled"
+    splits = copy.entry.splits
+    complete = [split for split in splits if not replace(copy, split=split).missing()]
+    if complete:
+        which = "" if len(complete) == len(splits) else f", but only {', '.join(complete)}"
+        return f"yes, in {copy.data_root}{which}"
+    missing = copy.missing()
+    return f"{'no' if len(missing) == len(copy.needs) else 'partly'}: lacks {', '.join(map(str, missing))}"
 
 
 def _check(address: str | None, data_root: Path | None, num_workers: int | None) -> None:
@@ -116,6 +123,23 @@ def _check(address: str | None, data_root: Path | None, num_workers: int | None)
         raise typer.Exit(1)
 
 
+def _download(address: str | None, data_root: Path | None, num_workers: int | None) -> None:
+    from richrep.data.datasets import find_copy, load_dataset, parts_of
+    from richrep.data.download import download
+    from richrep.errors import RichrepError
+
+    if address is None:
+        raise RichrepError("richrep datasets download needs a name. Write for example: richrep datasets download dtd")
+    copy = find_copy(address, data_root=data_root)
+    if copy is not None:
+        console.stdout().print(f"{copy.entry.name} is in {download(copy)}", soft_wrap=True)
+        return
+    if not address.startswith("hf:"):
+        raise RichrepError(f"{address} is read where it lies. To be downloaded are registered names and hf:OWNER/NAME.")
+    sizes = ", ".join(f"{part} {len(split):,}" for part, split in parts_of(load_dataset(address)).items())
+    console.stdout().print(f"{address} is in the Hugging Face cache: {sizes} images", soft_wrap=True)
+
+
 def _read(copy: RegisteredCopy) -> dict[str, Split]:
     """The parts; exit code 1 for a copy that is there but cannot be read, and the error where there is none."""
     from richrep.errors import DatasetError
@@ -134,10 +158,8 @@ def _report(address: str, parts: Mapping[str, Split], problems: list[str], bad: 
     for problem in problems:
         screen.print(f"wrong: {problem}", soft_wrap=True)
     for part, reasons in bad.items():
-        for reason in reasons[:MAX_LISTED]:
+        for reason in reasons:
             screen.print(f"bad: {part}: {reason}", soft_wrap=True)
-        if len(reasons) > MAX_LISTED:
-            screen.print(f"bad: {part}: … and {len(reasons) - MAX_LISTED} more")
     sizes = ", ".join(f"{part} {len(split):,}" for part, split in parts.items())
     count = sum(map(len, bad.values()))
     state = f"{count} of them cannot be decoded" if count else "all can be decoded"

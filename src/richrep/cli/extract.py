@@ -40,7 +40,7 @@ def extract(
     from rich.table import Table
 
     from richrep.backbones.names import distinct_names
-    from richrep.data.datasets import load_dataset, part_of
+    from richrep.data.datasets import load_parts, part_among
     from richrep.errors import RichrepError, unknown_name_message
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
@@ -49,17 +49,22 @@ def extract(
     parts = {"trainval": ("trainval",), "test": ("test",), "all": ("trainval", "test")}
     if part not in parts:
         raise RichrepError(unknown_name_message("part", part, parts))
-    source = load_dataset(dataset, data_root=data_root)
-    source = replace(source, train=source.train.first(train_size), test=source.test.first(test_size))
+    stored = load_parts(dataset, data_root=data_root)
+    for name, size in (("train", train_size), ("test", test_size)):
+        if size is not None:
+            stored[name] = part_among(stored, name).first(size)
+    if part == "all" and "train" not in stored:  # ImageNet-A, -R, -Sketch and -V2 are a test part alone
+        parts["all"] = ("test",)
+    splits = {name: part_among(stored, name) for name in parts[part]}
     loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess)
     loaded = [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
     table = Table("representation", "part", "images", "dim", "s", "key", box=None)
-    for name in parts[part]:
+    for name, split in splits.items():
         start = time.perf_counter()
         with console.extraction_progress() as progress:
             feature_sets = extract_features(
                 loaded,
-                part_of(source, name),
+                split,
                 cache=FeatureCache(cache_dir or default_cache_root()),
                 batch_size=batch_size,
                 device=device,

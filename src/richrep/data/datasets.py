@@ -47,10 +47,17 @@ def load_split(address: str, part: str, *, data_root: Path | str | None = None) 
     """
     if part not in PARTS:
         raise ValueError(unknown_name_message("part", part, PARTS))
+    return part_among(load_parts(address, data_root=data_root), part)
+
+
+def load_parts(address: str, *, data_root: Path | str | None = None) -> dict[str, Split]:
+    """The stored parts of the data set at `address` by name; unlike for `load_dataset`, a test part alone will do.
+
+    Raises:
+        AddressError, DatasetError: as `load_dataset`, but for data sets that cannot be probed.
+    """
     copy = find_copy(address, data_root=data_root)
-    if copy is None:
-        return part_of(_load_from_source(address), part)
-    return _part_among(copy.load(), part, name=copy.name)
+    return parts_of(_load_from_source(address)) if copy is None else copy.load()
 
 
 def part_of(dataset: Dataset, part: str) -> Split:
@@ -63,7 +70,7 @@ def part_of(dataset: Dataset, part: str) -> Split:
     """
     if part not in PARTS:
         raise ValueError(unknown_name_message("part", part, PARTS))
-    return _part_among(parts_of(dataset), part, name=dataset.name)
+    return part_among(parts_of(dataset), part)
 
 
 def parts_of(dataset: Dataset) -> dict[str, Split]:
@@ -81,12 +88,15 @@ def find_copy(address: str, *, data_root: Path | str | None = None) -> Registere
     name, colon, split = address.partition(":")
     if name in SOURCES:
         return None
-    entry = find_entry(name)
-    if entry is None:
+    found = find_entry(name)
+    if found is None:
         raise AddressError(_unknown_address_message(address, name if colon else address))
+    entry, meant = found
     root = default_data_root() if data_root is None else absolute(str(data_root))
     if not colon:
-        return RegisteredCopy(entry, entry.default_split, root)
+        return RegisteredCopy(entry, meant or entry.default_split, root)
+    if meant:
+        raise AddressError(f"Dataset {address!r} takes nothing after its name: {name!r} means {entry.name}:{meant}.")
     spelled = {plain(known): known for known in entry.splits}
     if plain(split) in spelled:
         return RegisteredCopy(entry, spelled[plain(split)], root)
@@ -111,11 +121,13 @@ def _load_from_source(address: str) -> Dataset:
     return replace(SOURCES[name].load(rest), address=address)
 
 
-def _part_among(parts: Mapping[str, Split], part: str, *, name: str) -> Split:
+def part_among(parts: Mapping[str, Split], part: str) -> Split:
+    """The part `part` of the stored `parts`, as `part_of`. Raises DatasetError where there is no such part."""
     if part in parts:
         return parts[part]
     if part == "trainval" and "train" in parts:
         return _trainval(parts["train"], parts.get("val"))
+    name = next(iter(parts.values())).dataset
     if part == "val" and "train" in parts:
         raise DatasetError(
             f"{name} stores no val part. Probing carves one out of train with the seed, see "

@@ -21,14 +21,17 @@ def plain(name: str) -> str:
     return re.sub(r"[-_. ]", "", name).lower()
 
 
-_NAME_OF = {plain(spelling): entry.name for entry in REGISTRY.values() for spelling in (entry.name, *entry.aliases)}
+_PLACE_OF = {
+    plain(spelling): (entry.name, split) for entry in REGISTRY.values() for spelling, split in entry.spellings.items()
+}
 
 
-def find_entry(name: str) -> DatasetEntry | None:
-    """The data set of that name or alias; None when there is none.
+def find_entry(name: str) -> tuple[DatasetEntry, str] | None:
+    """The data set of that name or alias, and the split that it means ("": the default); None when there is none.
 
-    >>> find_entry("CIFAR-10").name
-    'cifar10'
+    >>> entry, split = find_entry("ImageNetV2-top-images")
+    >>> entry.name, split
+    ('imagenet_v2', 'top-images')
     """
-    found = _NAME_OF.get(plain(name))
-    return None if found is None else REGISTRY[found]
+    found = _PLACE_OF.get(plain(name))
+    return None if found is None else (REGISTRY[found[0]], found[1])

@@ -22,14 +22,17 @@ ENTRIES = (
                 rule="val is id_val, of the hospitals of train (0, 3 and 4); test is hospital 2",
             ),
         },
+        sizes_from="Koh et al. 2021 (WILDS)",
         licence="CC0 1.0",
         homepage="https://wilds.stanford.edu/datasets/#camelyon17",
         needs=("camelyon17_v1.0/metadata.csv", "camelyon17_v1.0/patches"),
         layout="camelyon17_v1.0/metadata.csv, camelyon17_v1.0/patches/patient_004_node_4/*.png …; the group of an "
         "image is its hospital",
-        get="Unpack the archive of https://worksheets.codalab.org/rest/bundles/0xe45e15f39fb54e9d9e919556af67aabe/"
-        "contents/blob/ as DATA_ROOT/camelyon17_v1.0, so that metadata.csv and patches lie in it.",
-        aliases=("camelyon17_wilds", "camelyon", "wilds-camelyon17"),
+        get="Its host, https://worksheets.codalab.org/rest/bundles/0xe45e15f39fb54e9d9e919556af67aabe/contents/blob/, "
+        "may be gone. From its archive or a copy of yours, put metadata.csv and the folder patches (455,954 images in "
+        "folders patient_004_node_4 …) into DATA_ROOT/camelyon17_v1.0.",
+        mirrors=("hf:wltjr1007/Camelyon17-WILDS",),
+        aliases=("camelyon", "wilds-camelyon17"),
     ),
     DatasetEntry(
         name="pacs",
@@ -43,11 +46,12 @@ ENTRIES = (
             )
             for domain, size in _PACS_SIZES.items()
         },
+        sizes_from="Li et al. 2017",
         licence="none stated; cite Li et al. 2017",
         homepage="https://domaingeneralization.github.io/",
         needs=tuple(f"PACS/{domain}" for domain in sorted(_PACS_SIZES)),
         layout="PACS/{art_painting,cartoon,photo,sketch}/CLASS/*; the group of an image is its domain",
-        get="Put the four folders of the release (kfold) into DATA_ROOT/PACS.",
+        get="Put the four folders of the release (folder kfold) into DATA_ROOT/PACS.",
         mirrors=("hf:flwrlabs/pacs",),
         aliases=("pacs_kfold",),
     ),

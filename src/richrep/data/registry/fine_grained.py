@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from richrep.data.registry.entry import OFFICIAL, DatasetEntry, NamedSplit
 
+_TREX = "the loaders of t-ReX (naver/trex)"
 _INAT_LICENCE = "non-commercial research and education; every photograph has its owner's licence"
 
 
@@ -15,6 +16,7 @@ def _inaturalist(year: int, num_classes: int, train: int, test: int) -> DatasetE
         reader="inaturalist.read",
         num_classes=num_classes,
         splits={OFFICIAL: NamedSplit({"train": train, "test": test}, rule="the official val part is test")},
+        sizes_from=_TREX,
         licence=_INAT_LICENCE,
         homepage="https://github.com/visipedia/inat_comp",
         needs=(f"{folder}/train{year}.json", f"{folder}/val{year}.json"),
@@ -34,13 +36,16 @@ ENTRIES = (
         reader="torchvision_sets.read_fgvc_aircraft",
         num_classes=100,
         splits={OFFICIAL: NamedSplit({"train": 3_334, "val": 3_333, "test": 3_333})},
+        sizes_from=_TREX,
         metric="mean_per_class_accuracy",
         licence="non-commercial research",
         homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
         needs=("fgvc-aircraft-2013b/data/images", "fgvc-aircraft-2013b/data/variants.txt"),
         layout="fgvc-aircraft-2013b/data/images/*.jpg, data/variants.txt, data/images_variant_{train,val,test}.txt",
-        get="Fetch it once with torchvision.datasets.FGVCAircraft('DATA_ROOT', download=True).",
-        aliases=("aircraft", "FGVCAircraft", "fgvc_aircraft_2013b"),
+        get="Unpack https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz (MD5 "
+        "d4acdd33327262359767eeaa97a4f732) in DATA_ROOT.",
+        torchvision="FGVCAircraft",
+        aliases=("aircraft", "fgvc_aircraft_2013b", "HuggingFaceM4/FGVC-Aircraft"),
     ),
     DatasetEntry(
         name="stanford_cars",
@@ -48,6 +53,7 @@ ENTRIES = (
         reader="torchvision_sets.read_stanford_cars",
         num_classes=196,
         splits={OFFICIAL: NamedSplit({"train": 8_144, "test": 8_041})},
+        sizes_from=_TREX,
         licence="non-commercial research",
         homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
         needs=(
@@ -63,7 +69,7 @@ ENTRIES = (
         "images) and cars_test (8,041), the folder devkit with cars_meta.mat and cars_train_annos.mat, and "
         "cars_test_annos_withlabels.mat beside devkit.",
         mirrors=("hf:tanganke/stanford_cars",),
-        aliases=("cars", "cars196", "StanfordCars"),
+        aliases=("cars", "cars196", "cars_new"),
     ),
     DatasetEntry(
         name="flowers102",
@@ -71,13 +77,18 @@ ENTRIES = (
         reader="torchvision_sets.read_flowers102",
         num_classes=102,
         splits={OFFICIAL: NamedSplit({"train": 1_020, "val": 1_020, "test": 6_149})},
+        sizes_from=_TREX,
         metric="mean_per_class_accuracy",
         licence="none stated; cite Nilsback and Zisserman 2008",
         homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
         needs=("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat"),
         layout="flowers-102/jpg/image_00001.jpg …, flowers-102/{imagelabels,setid}.mat of the official MD5",
-        get="Fetch it once with torchvision.datasets.Flowers102('DATA_ROOT', download=True).",
-        aliases=("flowers", "oxford_flowers", "oxford_flowers102", "flowers-102"),
+        get="Unpack 102flowers.tgz (MD5 52808999861908f626f3c1f4e79d11fa) of "
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102 in DATA_ROOT/flowers-102, and put imagelabels.mat and "
+        "setid.mat of the same place beside the folder jpg.",
+        torchvision="Flowers102",
+        mirrors=("hf:dpdl-benchmark/oxford_flowers102",),
+        aliases=("flowers", "oxford_flowers"),
     ),
     DatasetEntry(
         name="oxford_pets",
@@ -85,14 +96,17 @@ ENTRIES = (
         reader="torchvision_sets.read_oxford_pets",
         num_classes=37,
         splits={OFFICIAL: NamedSplit({"train": 3_680, "test": 3_669}, rule="the official trainval part is train")},
+        sizes_from=_TREX,
         metric="mean_per_class_accuracy",
         licence="CC BY-SA 4.0",
         homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
         needs=("oxford-iiit-pet/images", "oxford-iiit-pet/annotations"),
         layout="oxford-iiit-pet/images/*.jpg, oxford-iiit-pet/annotations/{trainval,test}.txt",
-        get="Fetch it once with torchvision.datasets.OxfordIIITPet('DATA_ROOT', download=True).",
+        get="Unpack images.tar.gz and annotations.tar.gz of https://www.robots.ox.ac.uk/~vgg/data/pets/data in "
+        "DATA_ROOT/oxford-iiit-pet.",
+        torchvision="OxfordIIITPet",
         mirrors=("hf:timm/oxford-iiit-pet",),
-        aliases=("pets", "pet", "OxfordIIITPet", "oxford_iiit_pets", "oxford_pet"),
+        aliases=("pets", "pet", "oxford_iiit_pets", "oxford_pet"),
     ),
     DatasetEntry(
         name="food101",
@@ -100,13 +114,16 @@ ENTRIES = (
         reader="torchvision_sets.read_food101",
         num_classes=101,
         splits={OFFICIAL: NamedSplit({"train": 75_750, "test": 25_250})},
+        sizes_from=_TREX,
         licence="research, as the photographs of foodspotting.com allow it",
         homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         needs=("food-101/images", "food-101/meta"),
         layout="food-101/images/CLASS/*.jpg, food-101/meta/{train,test}.json",
-        get="Fetch it once with torchvision.datasets.Food101('DATA_ROOT', download=True).",
+        get="Unpack http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz (MD5 85eeb15f3717b99a5da872d97d918f87) in "
+        "DATA_ROOT.",
+        torchvision="Food101",
         mirrors=("hf:ethz/food101?test=validation",),
-        aliases=("food", "food-101", "ethz/food101"),
+        aliases=("food",),
     ),
     DatasetEntry(
         name="birdsnap",
@@ -118,6 +135,7 @@ ENTRIES = (
                 {"train": 32_677, "test": 8_171}, rule="the folders of Salman et al. 2020, not the official test list"
             )
         },
+        sizes_from="the sparse transfer study (Iofinova et al. 2022)",
         licence="research; every photograph has its owner's licence",
         homepage="https://thomasberg.org/",
         needs=("birdsnap/train", "birdsnap/test"),
@@ -141,6 +159,7 @@ ENTRIES = (
                 few_shot=True,
             ),
         },
+        sizes_from="Wah et al. 2011; the few-shot classes Chen et al. 2019",
         licence="non-commercial research and education",
         homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
         needs=(
@@ -152,8 +171,10 @@ ENTRIES = (
         ),
         layout="CUB_200_2011/images/001.Black_footed_Albatross/*.jpg …, and "
         "CUB_200_2011/{images,image_class_labels,classes,train_test_split}.txt",
-        get="Unpack CUB_200_2011.tgz of https://data.caltech.edu/records/65de6-vp158 (MD5 "
-        "97eceeb196236b17998738112f37df78) in DATA_ROOT.",
+        get="Its old host is gone. Unpack CUB_200_2011.tgz (MD5 97eceeb196236b17998738112f37df78) of "
+        "https://data.caltech.edu/records/65de6-vp158, or of a copy of yours, in DATA_ROOT, so that the folder images "
+        "and the four lists lie in DATA_ROOT/CUB_200_2011.",
+        mirrors=("hf:bentrevett/caltech-ucsd-birds-200-2011",),
         aliases=("cub", "cub_200_2011", "caltech_birds2011", "CUB200-2011"),
     ),
     _inaturalist(2018, 8_142, 437_513, 24_426),

@@ -12,6 +12,7 @@ def _sun_needs(number: int) -> tuple[str, ...]:
 
 
 _SUN_SIZES = {"train": 19_850, "test": 19_850}
+_TREX, _SPARSE = "the loaders of t-ReX (naver/trex)", "the sparse transfer study (Iofinova et al. 2022)"
 _CIFAR_LICENCE = "none stated; cite Krizhevsky 2009"
 _CALTECH_TREX = (
     "{count} images of every class to train, the rest to test, in the order of the SHA-256 of the file name; t-ReX has "
@@ -25,6 +26,7 @@ ENTRIES = (
         reader="digits.read",
         num_classes=10,
         splits={OFFICIAL: NamedSplit({"train": 1_258, "test": 539}, rule="split 70/30 per class, seed 0")},
+        sizes_from="the copy in scikit-learn",
         licence="CC BY 4.0 (UCI)",
         homepage="https://archive.ics.uci.edu/dataset/80",
         layout="nothing: it comes with scikit-learn",
@@ -36,14 +38,14 @@ ENTRIES = (
         reader="torchvision_sets.read_cifar10",
         num_classes=10,
         splits={OFFICIAL: NamedSplit({"train": 50_000, "test": 10_000})},
+        sizes_from="Krizhevsky 2009",
         licence=_CIFAR_LICENCE,
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         needs=("cifar-10-batches-py",),
         layout="cifar-10-batches-py/{data_batch_1 … data_batch_5, test_batch, batches.meta}, each of the official MD5",
-        get="Fetch it once with torchvision.datasets.CIFAR10('DATA_ROOT', download=True), or unpack "
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in DATA_ROOT.",
+        get="Unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in DATA_ROOT.",
+        torchvision="CIFAR10",
         mirrors=("hf:uoft-cs/cifar10",),
-        aliases=("uoft-cs/cifar10",),
     ),
     DatasetEntry(
         name="cifar100",
@@ -51,14 +53,14 @@ ENTRIES = (
         reader="torchvision_sets.read_cifar100",
         num_classes=100,
         splits={OFFICIAL: NamedSplit({"train": 50_000, "test": 10_000})},
+        sizes_from="Krizhevsky 2009",
         licence=_CIFAR_LICENCE,
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         needs=("cifar-100-python",),
         layout="cifar-100-python/{train, test, meta}, each of the official MD5",
-        get="Fetch it once with torchvision.datasets.CIFAR100('DATA_ROOT', download=True), or unpack "
-        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz in DATA_ROOT.",
+        get="Unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz in DATA_ROOT.",
+        torchvision="CIFAR100",
         mirrors=("hf:uoft-cs/cifar100",),
-        aliases=("uoft-cs/cifar100",),
     ),
     DatasetEntry(
         name="caltech101",
@@ -71,12 +73,17 @@ ENTRIES = (
             ),
             "trex": NamedSplit({"train": 3_030, "test": 5_647}, rule=_CALTECH_TREX.format(count=30)),
         },
+        sizes_from=_SPARSE,
         metric="mean_per_class_accuracy",
         licence="CC BY 4.0",
         homepage="https://data.caltech.edu/records/mzrjq-6wc02",
         needs=("caltech101/101_ObjectCategories",),
         layout="caltech101/101_ObjectCategories/CLASS/image_0001.jpg …, with BACKGROUND_Google beside the classes",
-        get="Fetch it once with torchvision.datasets.Caltech101('DATA_ROOT', download=True).",
+        get="Unpack caltech-101.zip (MD5 3138e1922a9193bfa496528edbbc45d0) of "
+        "https://data.caltech.edu/records/mzrjq-6wc02, and the archive 101_ObjectCategories.tar.gz that is in it in "
+        "DATA_ROOT/caltech101.",
+        torchvision="Caltech101",
+        mirrors=("hf:dpdl-benchmark/caltech101",),
     ),
     DatasetEntry(
         name="caltech256",
@@ -89,12 +96,15 @@ ENTRIES = (
             ),
             "trex": NamedSplit({"train": 15_420, "test": 15_187}, rule=_CALTECH_TREX.format(count=60)),
         },
+        sizes_from=_SPARSE,
         metric="mean_per_class_accuracy",
         licence="CC BY 4.0",
         homepage="https://data.caltech.edu/records/nyy15-4j048",
         needs=("caltech256/256_ObjectCategories",),
         layout="caltech256/256_ObjectCategories/001.ak47/001_0001.jpg …",
-        get="Fetch it once with torchvision.datasets.Caltech256('DATA_ROOT', download=True).",
+        get="Unpack 256_ObjectCategories.tar (MD5 67b4f42ca05d46448c6bb8ecd2220f6d) of "
+        "https://data.caltech.edu/records/nyy15-4j048 in DATA_ROOT/caltech256.",
+        torchvision="Caltech256",
     ),
     DatasetEntry(
         name="dtd",
@@ -107,11 +117,14 @@ ENTRIES = (
             )
             for number in _PARTITIONS
         },
+        sizes_from=_TREX,
         licence="research purposes only",
         homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
         needs=("dtd/dtd/images", "dtd/dtd/labels"),
         layout="dtd/dtd/images/CLASS/*.jpg, dtd/dtd/labels/{train,val,test}1.txt …",
-        get="Fetch it once with torchvision.datasets.DTD('DATA_ROOT', download=True).",
+        get="Unpack https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz (MD5 "
+        "fff73e5086ae6bdbea199a49dfb8a4c1) in DATA_ROOT/dtd.",
+        torchvision="DTD",
         mirrors=("hf:tanganke/dtd",),
         aliases=("describable_textures", "textures"),
     ),
@@ -127,12 +140,14 @@ ENTRIES = (
                 "the file name; the counts are t-ReX's, whose own order was drawn anew each time",
             )
         },
+        sizes_from=_TREX,
         licence="MIT",
         homepage="https://github.com/phelber/EuroSAT",
         needs=("eurosat/2750",),
         layout="eurosat/2750/CLASS/*.jpg, ten folders",
-        get="Fetch it once with torchvision.datasets.EuroSAT('DATA_ROOT', download=True), which takes EuroSAT.zip from "
-        "https://huggingface.co/datasets/torchgeo/eurosat.",
+        get="Unpack EuroSAT.zip (MD5 c8fa014336c82ac7804f0398fcb19387) of "
+        "https://huggingface.co/datasets/torchgeo/eurosat in DATA_ROOT/eurosat.",
+        torchvision="EuroSAT",
         mirrors=("hf:tanganke/eurosat",),
         aliases=("eurosat_rgb",),
     ),
@@ -151,6 +166,7 @@ ENTRIES = (
             "trex": NamedSplit(_SUN_SIZES, rule="split1, as t-ReX uses it", needs=_sun_needs(1)),
             "sparse": NamedSplit(_SUN_SIZES, rule="split1, as the sparse transfer study uses it", needs=_sun_needs(1)),
         },
+        sizes_from=_TREX,
         licence="none stated; cite Xiao et al. 2010",
         homepage="https://vision.princeton.edu/projects/2010/SUN/",
         needs=("SUN397/ClassName.txt",),

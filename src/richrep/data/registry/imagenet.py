@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from richrep.data.registry.entry import OFFICIAL, DatasetEntry, NamedSplit
 
+_TREX = "the loaders of t-ReX (naver/trex)"
 _TERMS = "ImageNet terms: non-commercial research"
 _COG_TRAIN_SIZES = (1_118_804, 1_115_788, 1_095_203, 1_107_128, 1_091_654)  # levels 1 to 5
 _COG_HOST = "http://download.europe.naverlabs.com/ComputerVision"
@@ -22,6 +23,7 @@ def _cog(level: int, train: int) -> DatasetEntry:
         reader="imagenet.read_cog",
         num_classes=1000,
         splits={OFFICIAL: NamedSplit({"train": train, "test": 50_000})},
+        sizes_from=_TREX,
         licence=f"{_TERMS}; the lists BSD-3-Clause",
         homepage="https://github.com/naver/cog",
         needs=("imagenet21k/cog_levels_mapping_file.pkl", "imagenet21k/cog_concepts_split_file.pkl"),
@@ -35,7 +37,16 @@ def _cog(level: int, train: int) -> DatasetEntry:
 
 
 def _shift(
-    name: str, title: str, folder: str, *, images: int, classes: int, homepage: str, get: str, alias: str
+    name: str,
+    title: str,
+    folder: str,
+    *,
+    images: int,
+    classes: int,
+    sizes_from: str,
+    homepage: str,
+    get: str,
+    aliases: tuple[str, ...],
 ) -> DatasetEntry:
     return DatasetEntry(
         name=name,
@@ -43,12 +54,13 @@ def _shift(
         reader="imagenet.read_shift",
         num_classes=1000,
         splits={OFFICIAL: NamedSplit({"test": images}, num_classes={"test": classes})},
+        sizes_from=sizes_from,
         licence="code MIT; images of others, research",
         homepage=homepage,
         needs=(folder,),
         layout=f"{folder}/WNID/*, {classes} folders named as in ImageNet",
         get=get,
-        aliases=(alias,),
+        aliases=aliases,
         classes_of="imagenet1k",
     )
 
@@ -60,6 +72,7 @@ ENTRIES = (
         reader="imagenet.read_imagenet1k",
         num_classes=1000,
         splits={OFFICIAL: NamedSplit({"train": 1_281_167, "test": 50_000}, rule="the official val part is test")},
+        sizes_from=_TREX,
         licence=_TERMS,
         homepage="https://image-net.org/challenges/LSVRC/2012/",
         needs=("imagenet/train", "imagenet/val"),
@@ -68,7 +81,7 @@ ENTRIES = (
         "https://image-net.org (after registration) into DATA_ROOT/imagenet; "
         "torchvision.datasets.ImageNet('DATA_ROOT/imagenet', split='train') and split='val' check and unpack them.",
         mirrors=("hf:ILSVRC/imagenet-1k?test=validation",),
-        aliases=("imagenet", "in1k", "imagenet-1k", "ilsvrc2012", "imagenet2012", "ILSVRC/imagenet-1k"),
+        aliases=("imagenet", "in1k", "ilsvrc2012", "imagenet2012"),
     ),
     *(_cog(level, train) for level, train in enumerate(_COG_TRAIN_SIZES, start=1)),
     DatasetEntry(
@@ -83,6 +96,7 @@ ENTRIES = (
                 few_shot=True,
             )
         },
+        sizes_from="Ravi and Larochelle 2017",
         licence=_TERMS,
         homepage="https://github.com/twitter-research/meta-learning-lstm",
         needs=(
@@ -103,15 +117,21 @@ ENTRIES = (
         reader="imagenet.read_shift",
         num_classes=1000,
         splits={
-            name: NamedSplit({"test": 10_000}, rule=f"the {name} images", needs=(folder,))
+            name: NamedSplit(
+                {"test": 10_000},
+                rule=f"the {name} images",
+                needs=(folder,),
+                aliases=(f"imagenetv2-{name}", folder),
+            )
             for name, folder in _V2_FOLDERS.items()
         },
+        sizes_from="Recht et al. 2019",
         licence="code MIT; images of others, research",
         homepage="https://github.com/modestyachts/ImageNetV2",
         layout="imagenetv2-matched-frequency-format-val/0 … 999/*.jpeg, folders named by ImageNet's class number; the "
         "other splits likewise",
         get=f"Unpack imagenetv2-matched-frequency.tar.gz (or -threshold0.7, -top-images) of {_V2_HOST} in DATA_ROOT.",
-        aliases=("imagenetv2-matched-frequency",),
+        aliases=("vaishaal/ImageNetV2",),
         classes_of="imagenet1k",
     ),
     _shift(
@@ -120,9 +140,10 @@ ENTRIES = (
         "imagenet-r",
         images=30_000,
         classes=200,
+        sizes_from="Hendrycks et al. 2021, The Many Faces of Robustness",
         homepage="https://github.com/hendrycks/imagenet-r",
         get="Unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar in DATA_ROOT.",
-        alias="imagenet-rendition",
+        aliases=("imagenet-rendition", "axiong/imagenet-r"),
     ),
     _shift(
         "imagenet_a",
@@ -130,9 +151,10 @@ ENTRIES = (
         "imagenet-a",
         images=7_500,
         classes=200,
+        sizes_from="Hendrycks et al. 2021, Natural Adversarial Examples",
         homepage="https://github.com/hendrycks/natural-adv-examples",
         get="Unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar in DATA_ROOT.",
-        alias="imagenet-adversarial",
+        aliases=("imagenet-adversarial", "barkermrl/imagenet-a"),
     ),
     _shift(
         "imagenet_sketch",
@@ -140,9 +162,10 @@ ENTRIES = (
         "sketch",
         images=50_889,
         classes=1000,
+        sizes_from="timm's results-sketch.csv, whose scores are fractions of 50,889; Wang et al. 2019 state 50 a class",
         homepage="https://github.com/HaohanWang/ImageNet-Sketch",
         get="Unpack ImageNet-Sketch.zip of https://huggingface.co/datasets/songweig/imagenet_sketch in DATA_ROOT, so "
         "that DATA_ROOT/sketch holds the 1,000 class folders.",
-        alias="songweig/imagenet_sketch",
+        aliases=("songweig/imagenet_sketch",),
     ),
 )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from richrep.data.sources.layout import absolute, check_parts, interleaved, listing, make_dataset, part_named
+from richrep.data.sources.layout import absence, absolute, check_parts, interleaved, listing, make_dataset, part_named
 from richrep.data.split import PARTS, Dataset, Split
 from richrep.data.stores import FileStore
 from richrep.errors import DatasetError
 
 REQUIRED, OPTIONAL = ("path", "label"), ("split", "group")
+_NUMBER, _WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?"), re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,14 @@ class _Row:
 def load(rest: str) -> Dataset:
     """The images that the CSV file `rest` lists, UTF-8, with a header line.
 
-    - `path`: of an image, as it is or below the folder of the CSV file.
-    - `label`: the name of its class. Classes are the distinct labels of train, as numbers where all are, else as text.
+    - `path`: of an image, absolute or from the folder of the CSV file; it may lead out of that folder.
+    - `label`: the name of its class. Classes are the distinct labels of train, sorted as numbers where all are whole
+      numbers, else as text. Two ways to write one number, such as 1 and 01, are an error.
     - `split`: train, val (valid, validation) or test; without the column, images are split 80/20 per class by the
       fixed seed, as for image folders.
     - `group`: domain, hospital, … of the image; kept in `Split.groups`.
 
-    Other columns are passed over. Every part is interleaved by class.
+    Spaces around a cell do not count, and other columns are passed over. Every part is interleaved by class.
 
     Raises:
         DatasetError: no such file, a missing column, an empty or strange cell, an image listed twice, a class in val
@@ -49,7 +52,7 @@ def load(rest: str) -> Dataset:
     names = {part: [row for row in rows if row.part == part] for part in PARTS}
     names = {part: of_part for part, of_part in names.items() if of_part}
     check_parts(names, where=path)
-    class_names = _class_names(path, names["train"])
+    class_names = _class_names(names["train"])
     has_groups = "group" in columns
     parts = {part: _make_split(path, part, names[part], class_names, has_groups=has_groups) for part in names}
     return make_dataset(parts, address=f"csv:{rest}")
@@ -58,7 +61,7 @@ def load(rest: str) -> Dataset:
 def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
     """The rows, and the columns of the header."""
     if not os.path.isfile(path):
-        what = "is a folder, not a CSV file" if os.path.isdir(path) else "does not exist"
+        what = absence(path) or f"is {'a folder' if os.path.isdir(path) else 'no regular file'}, not a CSV file"
         raise DatasetError(f"{path} {what}. Give a CSV file with the columns path and label.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins its CSV with a byte order mark
@@ -72,6 +75,7 @@ def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
     if not rows:
         raise DatasetError(f"{path} lists no images. Write one line for each under the header.")
     _check_listed_once(path, rows)
+    _check_numbers(path, rows)
     return rows, columns
 
 
@@ -80,8 +84,9 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     twice = [name for name in known if columns.count(name) > 1]
     if twice or not set(REQUIRED) <= set(columns):
         problem = f"has the column {twice[0]!r} twice" if twice else f"has the columns {listing(columns) or 'none'}"
+        hint = " Separate cells with commas." if any(";" in name or "\t" in name for name in columns) else ""
         raise DatasetError(
-            f"{path} {problem}; wanted is a header with {listing(REQUIRED)}, and maybe {listing(OPTIONAL)}."
+            f"{path} {problem}; wanted is a header with {listing(REQUIRED)}, and maybe {listing(OPTIONAL)}.{hint}"
         )
 
 
@@ -113,19 +118,29 @@ def _check_listed_once(path: Path, rows: Sequence[_Row]) -> None:
             raise DatasetError(f"{path} lists {row.path!r} twice, in lines {other} and {row.line}. Remove one.")
 
 
-def _class_names(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
-    names = sorted({row.label for row in rows})
-    try:
-        numbers = [int(name) for name in names]
-    except ValueError:
-        return tuple(names)
-    if min(numbers) < 0:
-        row = next(row for row in rows if int(row.label) < 0)
-        raise DatasetError(
-            f"{path} line {row.line}: the label is {row.label}; negative numbers stand for a label that is not known. "
-            "Give every image its label, or remove the line."
-        )
-    return tuple(sorted(names, key=int))
+def _check_numbers(path: Path, rows: Sequence[_Row]) -> None:
+    """One class must not become two: 1, 01 and 1.0 are one number. A negative one stands for "not known"."""
+    first: dict[float, _Row] = {}
+    for row in rows:
+        if not _NUMBER.fullmatch(row.label):
+            continue
+        number = float(row.label)
+        other = first.setdefault(number, row)
+        if other.label != row.label:
+            raise DatasetError(
+                f"{path} lines {other.line} and {row.line}: the labels {other.label!r} and {row.label!r} are the same "
+                "number. Write one class one way."
+            )
+        if number < 0:
+            raise DatasetError(
+                f"{path} line {row.line}: the label is {row.label}; negative numbers stand for a label that is not "
+                "known. Give every image its label, or remove the line."
+            )
+
+
+def _class_names(rows: Sequence[_Row]) -> tuple[str, ...]:
+    names = {row.label for row in rows}
+    return tuple(sorted(names, key=int) if all(map(_WHOLE.fullmatch, names)) else sorted(names))
 
 
 def _make_split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from richrep.data.split import Dataset, Split
 from richrep.data.stores import FileStore
 from richrep.errors import DatasetError
 
+logger = logging.getLogger(__name__)
+
 # torchvision.datasets.folder.IMG_EXTENSIONS; a test holds them against each other
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -33,8 +36,9 @@ def load(rest: str) -> Dataset:
       With train and val but no test: an error, because a val part is never scored as test.
     - With none of the three: every folder is a class, split 80/20 likewise.
 
-    Classes are the sorted folder names of train. Images may lie deeper inside a class folder; hidden files and files
-    of other types are passed over, and so are files beside the class folders. Symbolic links are followed.
+    Classes are the sorted folder names of train. Images may lie deeper inside a class folder. Passed over are hidden
+    files, files of other types, files beside the class folders, and the folders that archives and servers add
+    (__MACOSX, @eaDir). Symbolic links are followed.
     Every part is interleaved by class, so that its first images are a fair sample.
 
     Raises:
@@ -77,10 +81,11 @@ def class_files(folder: Path) -> dict[str, list[str]]:
         DatasetError: no class folders, no images, or a class folder without images.
     """
     entries = folder_entries(folder)
-    names = [entry.name for entry in entries if is_folder(entry)]
+    names = [entry.name for entry in entries if is_folder(entry) and entry.name not in _NO_CLASSES]
     if not names:
         raise DatasetError(_no_class_folders_message(folder, [entry.name for entry in entries]))
     files = {name: _image_files(folder / name, prefix=name + "/", outer=()) for name in names}
+    _warn_if_all_lie_deeper(folder, files)
     empty = [name for name in names if not files[name]]
     if len(empty) == len(names):
         raise DatasetError(f"{folder} holds no images in its folders {listing(names)}. Looked for {_EXTENSIONS_TEXT}.")
@@ -93,14 +98,27 @@ def class_files(folder: Path) -> dict[str, list[str]]:
 
 
 _EXTENSIONS_TEXT = ", ".join(EXTENSIONS)
+_NO_CLASSES = ("__MACOSX", "@eaDir", "lost+found")
+
+
+def _warn_if_all_lie_deeper(folder: Path, files: Mapping[str, list[str]]) -> None:
+    """Class folders that hold only folders may be groups of classes, as a … z of SUN397 are."""
+    inner = {file.rpartition("/")[0] for of_class in files.values() for file in of_class}
+    if len(inner) > len(files) > 1 and not any(place in files for place in inner):
+        logger.warning(
+            f"{folder}: its {len(files)} folders hold no images but {len(inner)} folders of images, e.g. "
+            f"{min(inner)!r}. The outer folders are taken as the classes; if the inner ones are, put them side by side."
+        )
 
 
 def _no_class_folders_message(folder: Path, names: list[str]) -> str:
     images = sum(_is_image(name) for name in names)
     if images:
+        is_part = part_named(folder.name) is not None
+        hint = f" If {folder.name!r} is a class and not a part, put it and the others into train." if is_part else ""
         return (
             f"{folder} holds {images} images but no class folders. Put the images of every class into a folder of "
-            "its name, CLASS/*."
+            f"its name, CLASS/*.{hint}"
         )
     hint = " It holds Parquet files: use parquet:PATH." if any(n.endswith(".parquet") for n in names) else ""
     return f"{folder} holds no images. Expected CLASS/* or {{train,val,test}}/CLASS/*.{hint}"

@@ -37,6 +37,19 @@ def absolute(path: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def absence(path: Path | str) -> str:
+    """Why nothing can be read at `path`, 'does not exist' or the system's reason; "" when something is there."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return "cannot be read: no permission"
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+        return "does not exist"
+    except OSError as error:
+        return f"does not exist ({error.strerror})"
+    return ""
+
+
 def listing(names: Iterable[str], *, limit: int = 8) -> str:
     """The first `limit` names, quoted, and how many more there are."""
     names = list(names)
@@ -51,7 +64,7 @@ def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
         DatasetError: there is no such folder, or it cannot be read.
     """
     if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long or a closed parent
-        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        what = absence(folder) or "is a file, not a folder"
         raise DatasetError(f"{folder} {what}. Give the folder that holds the data set.")
     try:
         with os.scandir(folder) as entries:

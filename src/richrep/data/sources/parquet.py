@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from richrep.data.sources.layout import absolute, check_parts, folder_entries, listing, make_dataset, part_named
+from richrep.data.sources.layout import (
+    absolute,
+    check_parts,
+    folder_entries,
+    is_folder,
+    listing,
+    make_dataset,
+    part_named,
+)
 from richrep.data.sources.parquet_images import ParquetStore, damaged, open_parquet
 from richrep.data.split import PARTS, Dataset, Split
 from richrep.errors import DatasetError
@@ -86,7 +94,9 @@ def _part_files(root: Path) -> dict[str, list[Path]]:
         if found:
             return {part: _check_shards(part, files) for part, files in found.items()}
     tables = [entry.name for entry in entries if entry.name.endswith(".parquet")]
+    inside = [entry.name for entry in entries if is_folder(entry) and _find_parts(Path(entry.path))]
     hint = f" One file alone is read with parquet:{root / tables[0]}." if tables else ""
+    hint += f" Its folder {inside[0]!r} holds such files: parquet:{root / inside[0]}." if inside else ""
     raise DatasetError(
         f"{root} holds no train.parquet or train-00000-of-00001.parquet, neither itself nor in data. "
         f"It holds {listing(entry.name for entry in entries) or 'nothing'}.{hint}"
@@ -201,6 +211,7 @@ def _classes(tables: Mapping[str, _Table], *, where: str) -> tuple[tuple[str, ..
         kinds = ", ".join(f"{part}: {'text' if table.has_text_labels else 'int'}" for part, table in tables.items())
         raise DatasetError(f"{where}: the labels are of different types ({kinds}). Write them the same way.")
     train = tables["train"]
+    _check_known(tables)
     written = {table.class_names for table in tables.values() if table.class_names is not None}
     if len(written) > 1:
         raise DatasetError(
@@ -210,20 +221,21 @@ def _classes(tables: Mapping[str, _Table], *, where: str) -> tuple[tuple[str, ..
     if written and not train.has_text_labels:
         names = written.pop()
         return names, np.arange(len(names))
-    _check_known(tables)
     values = np.unique(train.labels)
     return tuple(str(value) for value in values), values
 
 
 def _check_known(tables: Mapping[str, _Table]) -> None:
-    """Raises DatasetError for a negative number without a class name: Hugging Face writes -1 for "not known"."""
-    for table in tables.values():
+    """Raises DatasetError for a negative label: Hugging Face writes -1 where the makers publish no labels."""
+    for part, table in tables.items():
         unknown = [] if table.has_text_labels else np.flatnonzero(table.labels < 0).tolist()
         if unknown:
             raise DatasetError(
                 f"{table.images.name(unknown[0])}: the label is {table.labels[unknown[0]]}, which stands for a label "
-                f"that is not known (rows with a negative label: {len(unknown)}). Give every image its label, or "
-                "remove the row."
+                f"that is not known (rows of {part} with a negative label: {len(unknown)} of {len(table.labels)}). "
+                "Hugging Face writes -1 in test parts that are published without labels: score another part in its "
+                "place (hf:NAME?test=validation, or rename the files). Otherwise give every image its label, or remove "
+                "the row."
             )
 
 

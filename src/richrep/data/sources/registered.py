@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -12,10 +13,11 @@ from typing import Protocol, cast
 import numpy as np
 
 from richrep.data.registry.entry import ROOT, DatasetEntry
-from richrep.data.sources.layout import interleaved, listing
+from richrep.data.sources.layout import absence, interleaved, listing
 from richrep.data.split import Dataset, Split
 from richrep.data.stores import FileStore
 from richrep.errors import DatasetError, RichrepError
+from richrep.paths import default_data_root
 
 
 class Read(Protocol):
@@ -61,9 +63,9 @@ class RegisteredCopy:
         """
         missing = self.missing()
         if missing and len(missing) == len(self.needs):
-            raise self.error(f"is not there: {missing[0]} does not exist")
+            raise self.error(f"is not there: {missing[0]} {absence(missing[0])}{self._elsewhere()}")
         if missing:
-            raise self.error(f"in {self.data_root} is not complete: {listing(map(str, missing))} does not exist")
+            raise self.error(f"in {self.data_root} is not complete: {listing(map(str, missing))} {absence(missing[0])}")
         module, function = self.entry.reader.split(".")
         read = cast(Read, getattr(import_module(f"richrep.data.sources.{module}"), function))
         try:
@@ -73,6 +75,15 @@ class RegisteredCopy:
         except Exception as error:  # parsers of .mat, .json and .csv raise whatever they stumble on
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self.error(f"in {self.data_root} cannot be read ({type(error).__name__}: {reason})") from error
+
+    def _elsewhere(self) -> str:
+        """A hint where the data set lies one folder too deep, or the data root is one."""
+        try:
+            folders = [path for path in self.data_root.iterdir() if not path.name.startswith(".")]  # as of a download
+            found = [p for p in (self.data_root.parent, *folders) if not replace(self, data_root=p).missing()]
+        except (OSError, ValueError):
+            found = []
+        return f", but it is in {found[0]}: give --data-root {found[0]}" if found else ""
 
     def load(self) -> dict[str, Split]:
         """The parts, of the stated sizes. Raises DatasetError as `read`, and where a size differs."""
@@ -89,7 +100,8 @@ class RegisteredCopy:
             raise DatasetError(
                 f"{self.name} has no train part, so it cannot be probed alone: its images test classifiers of the "
                 f"{self.entry.num_classes:,} classes of {self.entry.classes_of}. Train on {self.entry.classes_of}, and "
-                f"score the images of richrep.load_split({address!r}, 'test')."
+                f"score the images of richrep.load_split({address!r}, 'test'). Their features: richrep extract -d "
+                f"{address} --part test."
             )
         if info.few_shot:
             raise DatasetError(
@@ -114,6 +126,13 @@ class RegisteredCopy:
         return problems
 
     def how_to_get(self) -> str:
+        """How to fetch it into this data root: with a command, by hand, from a mirror."""
+        if not self.entry.torchvision:
+            return self.by_hand()
+        root = "" if self.data_root == default_data_root() else f" --data-root {shlex.quote(str(self.data_root))}"
+        return f"Fetch it with: richrep datasets download {self.entry.name}{root} . Or by hand: {self.by_hand()}"
+
+    def by_hand(self) -> str:
         """What to fetch, and where to put it under this data root."""
         text = self.entry.get.replace(ROOT, str(self.data_root))
         if self.entry.mirrors:
@@ -142,7 +161,12 @@ class RegisteredCopy:
         """The images `files` (full paths, or below `folder`) with their labels, the classes taking turns.
 
         So the first images of every part are a fair sample of it. The rule of the split becomes the note.
+
+        Raises:
+            DatasetError: there are no images.
         """
+        if not len(files):
+            raise self.error(f"in {folder or self.data_root} is not complete: it has no images of {part}")
         split = Split(
             dataset=self.name,
             part=part,
