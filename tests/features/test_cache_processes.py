@@ -66,11 +66,24 @@ def test_a_kill_while_an_entry_is_created_leaves_nothing_that_disturbs(run: Run,
     assert contents(tmp_path / "killed") == contents(tmp_path / "fresh")
 
 
-def test_of_two_processes_that_want_the_same_entry_one_works(run: Run, tmp_path: Path) -> None:
-    job = {"root": str(tmp_path), "delay_s": 0.005}
+def test_processes_that_want_the_same_entry_share_its_blocks(run: Run, tmp_path: Path) -> None:
+    job = {"root": str(tmp_path / "many"), "delay_s": 0.005}
     results = run(job, job, job)
     assert [result["error"] for result in results] == [""] * 3
-    assert sorted(result["decoded"] for result in results) == [0, 0, 40]
+    assert sum(result["decoded"] for result in results) == 40
+    run({**job, "root": str(tmp_path / "one")})
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+
+
+def test_workers_killed_at_random_cost_their_unfinished_blocks_only(run: Run, tmp_path: Path) -> None:
+    generator = random.Random(1)
+    job = {"size": 240, "names": ["one", "two"], "bad": [3, 150, 239], "delay_s": 0.004}
+    victims = [{**job, "root": str(tmp_path / "many"), "kill_after_s": generator.uniform(0.05, 0.4)} for _ in range(4)]
+    *killed, survivor = run(*victims, {**job, "root": str(tmp_path / "many")})
+    assert [result["signal"] for result in killed] == [9] * 4 and survivor["error"] == ""
+    run({**job, "root": str(tmp_path / "one")})
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert survivor["decoded"] < 240, "it did again what others had finished"
 
 
 def test_processes_that_want_overlapping_entries_in_another_order_both_finish(run: Run, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 import errno
-import logging
 import os
 import shutil
 import threading
+import time
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 
 from richrep.errors import BadImageError, CacheError
 from richrep.features.cache import FeatureCache
+from richrep.features.entry_lock import hold_alone, hold_shared
 from richrep.features.extract import extract_features, extract_layers
 from richrep.features.manifest import Request, make_manifest
 
@@ -219,6 +220,18 @@ def test_a_skipped_list_left_by_a_killed_run_goes_when_the_image_can_be_decoded(
     ]
 
 
+def test_what_a_writer_left_who_was_killed_after_the_last_block_goes(tiny, cache) -> None:
+    split, backbone = tiny.make_split(9), tiny.make_backbone()
+    extract_features(backbone, split, cache=cache)
+    expected, folder = contents(cache.root), only_folder(cache)
+    (folder / "skipped-00000002.json.1a2b3c4d.tmp").write_text("[")
+    claims = folder.with_name(f"{folder.name}.claims")
+    claims.mkdir()
+    (claims / "00000002").touch()
+    extract_features(backbone, split, cache=cache)
+    assert contents(cache.root) == expected and not claims.exists()
+
+
 # Damage
 
 
@@ -325,27 +338,57 @@ def test_clear_deletes_what_matches_and_counts(tiny, cache) -> None:
     assert cache.clear()[0] == 1 and cache.entries() == []
 
 
-def test_clear_leaves_an_entry_that_is_being_written_and_says_so(tiny, cache, caplog) -> None:
+@pytest.mark.parametrize("hold", [hold_alone, hold_shared], ids=["creating", "writing"])
+def test_clear_leaves_an_entry_that_is_being_written_and_says_so(tiny, cache, caplog, hold) -> None:
     extract_features([tiny.make_backbone("left"), tiny.make_backbone("right", seed=1)], tiny.make_split(9), cache=cache)
     left = cache.entries()[0]
-    with FileLock(cache.root / left.key[:2] / f"{left.key}.lock"):
+    with hold(cache.root / left.key[:2] / f"{left.key}.lock", title="left"):
         assert cache.clear()[0] == 1
     assert cache.entries() == [left]
     assert "left on noise/train): it is being written" in caplog.text
 
 
-def test_waiting_for_another_writer_is_said_and_its_work_is_used(tiny, cache, caplog, monkeypatch) -> None:
-    monkeypatch.setattr("richrep.features.cache._SILENT_WAIT_S", 0.05)
-    caplog.set_level(logging.WARNING)
-    split, slow = tiny.make_split(20), tiny.make_split(20, delay_s=0.02)
-    first = threading.Thread(target=extract_features, args=(tiny.make_backbone(), slow), kwargs={"cache": cache})
-    first.start()
-    while not slow.images.decoded:
-        pass
-    extract_features(tiny.make_backbone(), split, cache=cache)
-    first.join()
-    assert "Waiting for another process that is writing the features of tiny on noise/train" in caplog.text
-    assert not split.images.decoded
+def test_two_extractions_of_the_same_share_the_blocks(tiny, cache) -> None:
+    splits = [tiny.make_split(120, delay_s=0.005) for _ in range(2)]
+    threads = [
+        threading.Thread(target=extract_features, args=(tiny.make_backbone(), split), kwargs={"cache": cache})
+        for split in splits
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one, two = (split.images.decoded for split in splits)
+    assert one and two and one + two == dict.fromkeys(range(120), 1)
+    assert cache.entries()[0].complete and cache.verify() == []
+
+
+def test_an_image_that_another_worker_skipped_meanwhile_stops_who_asks_to_stop(tiny, cache) -> None:
+    backbone, skipping, stopping = tiny.make_backbone(), tiny.make_split(9), tiny.make_split(9)
+    skipping.images.bad = {2}
+
+    def let_another_do_all(progress) -> None:
+        if not skipping.images.decoded:
+            extract_features(tiny.make_backbone(), skipping, cache=cache, on_bad_image="skip", num_workers=0)
+
+    with pytest.raises(BadImageError, match=r"Image 2 of noise/train .* could not be decoded by an earlier run"):
+        extract_features(backbone, stopping, cache=cache, progress=let_another_do_all)
+
+
+def test_a_damaged_entry_is_rebuilt_only_when_nobody_writes_it(tiny, cache, caplog, monkeypatch) -> None:
+    monkeypatch.setattr("richrep.features.entry_lock._SILENT_WAIT_S", 0.05)
+    split, backbone = tiny.make_split(9), tiny.make_backbone()
+    extract_features(backbone, split, cache=cache)
+    folder = only_folder(cache)
+    (folder / "manifest.json").unlink()
+    late = threading.Thread(target=extract_features, args=(backbone, split), kwargs={"cache": cache})
+    with hold_shared(folder.with_name(f"{folder.name}.lock"), title="features"):
+        late.start()
+        while "Waiting for another process that is writing the features of tiny on noise/train" not in caplog.text:
+            time.sleep(0.01)
+        assert (folder / "blocks.bin").exists()
+    late.join()
+    assert "Rebuilding" in caplog.text and cache.entries()[0].complete and cache.verify() == []
 
 
 def test_a_complete_entry_is_read_without_its_lock(tiny, cache) -> None:

@@ -39,7 +39,7 @@ def _list(store: FeatureCache, pattern: str | None, yes: bool) -> None:
     from rich.table import Table
 
     entries = [entry for entry in store.entries() if entry.matches(pattern)]
-    table = Table("representation", "layer", "data", "images", "dim", "blocks", "MB", "key", box=None)
+    table = Table("representation", "layer", "data", "images", "dim", "dtype", "blocks", "MB", "key", box=None)
     for entry in entries:
         table.add_row(
             entry.backbone or entry.problem,
@@ -47,6 +47,7 @@ def _list(store: FeatureCache, pattern: str | None, yes: bool) -> None:
             f"{entry.dataset}/{entry.part}",
             str(entry.rows),
             str(entry.dim),
+            entry.store,
             f"{entry.blocks_done}/{entry.blocks_total}",
             f"{entry.size_bytes / 1e6:.1f}",
             entry.key[:12],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0  # without a terminal, progress is a line now and then
 
+_prefix = ""  # before every line of log
 _bar_console: Console | None = None  # while a bar is drawn: it must be drawn again below every line of log
 
 
@@ -39,7 +40,13 @@ def stderr() -> Console:
 
 def say(text: str) -> None:
     """One line of log, above the progress bar where one is drawn."""
-    (_bar_console or stderr()).print(printable(text))
+    (_bar_console or stderr()).print(printable(_prefix + text))
+
+
+def speak_as(name: str) -> None:
+    """From now on every line of log begins with [name]; "" ends that."""
+    global _prefix
+    _prefix = f"[{name}] " if name else ""
 
 
 def printable(text: str) -> str:
@@ -63,17 +70,19 @@ def show_log(*, verbose: bool = False) -> None:
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
-def load_backbones(addresses: list[str], *, seed: int = 0, preprocess: list[str] | None = None) -> list[Backbone]:
-    """The backbones, each with what its load matched, set aside and ignored on standard error."""
+def load_backbones(
+    addresses: list[str], *, seed: int = 0, preprocess: list[str] | None = None, report: bool = True
+) -> list[Backbone]:
+    """The backbones; with `report`, what each load matched, set aside and ignored is said on standard error."""
     from richrep.backbones.addresses import load_backbone
     from richrep.backbones.override import override_preprocessing
 
     backbones = []
     for address in addresses:
         backbone = override_preprocessing(load_backbone(address, seed=seed), preprocess or ())
-        say(f"{backbone.name}  {address}")
-        for line in backbone.load_report:
-            say(f"  {line}")
+        for line in (f"{backbone.name}  {address}", *(f"  {line}" for line in backbone.load_report)):
+            if report:
+                say(line)
         backbones.append(backbone)
     return backbones
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from richrep.cli import console, options
+
+if TYPE_CHECKING:
+    from richrep.features.shards import Shard
 
 
 def extract(
@@ -28,27 +32,41 @@ def extract(
     num_workers: options.NumWorkers = None,
     on_bad_image: options.OnBadImage = "stop",
     cache_dir: options.CacheDir = None,
+    store: options.Store = "fp32",
+    shard: options.Shard = None,
 ) -> None:
     """Computes features of every backbone in one pass over the images, into the cache that probe reads.
 
-    May be killed at any moment: the same command goes on from the last finished block of rows.
+    May be killed at any moment: the same command goes on with the blocks of images that are missing. Started several
+    times at once, on one machine or on several that share the cache, the processes divide the blocks among themselves;
+    torchrun starts one a GPU: torchrun --nproc-per-node 8 -m richrep extract …
 
     Example: richrep extract -b a.pth -b timm/vit_small_patch16_224 -d folder:flowers
     """
     from dataclasses import replace
 
-    from rich.table import Table
-
     from richrep.backbones.names import distinct_names
+    from richrep.cli.torchrun import Worker
     from richrep.data.datasets import load_parts, part_among
     from richrep.errors import RichrepError, unknown_name_message
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
+    from richrep.features.extract_shard import extract_shard
+    from richrep.features.shards import Shard
     from richrep.paths import default_cache_root
 
     parts = {"trainval": ("trainval",), "test": ("test",), "all": ("trainval", "test")}
     if part not in parts:
         raise RichrepError(unknown_name_message("part", part, parts))
+    own = None if shard is None else Shard.parse(shard)
+    worker = Worker.from_environment()
+    common: dict[str, Any] = {
+        "cache": FeatureCache(cache_dir or default_cache_root(), store=store),
+        "batch_size": batch_size,
+        "device": worker.choose_device(device),
+        "num_workers": worker.share_cores(num_workers),
+        "on_bad_image": on_bad_image,
+    }
     stored = load_parts(dataset, data_root=data_root)
     for name, size in (("train", train_size), ("test", test_size)):
         if size is not None:
@@ -56,23 +74,33 @@ def extract(
     if part == "all" and "train" not in stored:  # ImageNet-A, -R, -Sketch and -V2 are a test part alone
         parts["all"] = ("test",)
     splits = {name: part_among(stored, name) for name in parts[part]}
-    loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess)
+    loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=worker.prints_results)
     loaded = [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
-    table = Table("representation", "part", "images", "dim", "s", "key", box=None)
+    rows: list[tuple[str, ...]] = []
+    missing = 0
     for name, split in splits.items():
         start = time.perf_counter()
-        with console.extraction_progress() as progress:
-            feature_sets = extract_features(
-                loaded,
-                split,
-                cache=FeatureCache(cache_dir or default_cache_root()),
-                batch_size=batch_size,
-                device=device,
-                num_workers=num_workers,
-                on_bad_image=on_bad_image,
-                progress=progress,
-            )
+        with console.extraction_progress() if worker.prints_results else nullcontext() as progress:
+            if own is None:
+                made = extract_features(loaded, split, progress=progress, **common)
+                facts = [(f"{len(f)}", f"{f.feature_dim}", f.key) for f in made]
+            else:
+                reports = extract_shard(loaded, split, shard=own, progress=progress, **common)
+                facts = [(f"{r.blocks_done}/{r.blocks_total}", f"{r.dim}", r.key) for r in reports]
+                missing += sum(r.blocks_total - r.blocks_done for r in reports)
         took = f"{time.perf_counter() - start:.1f}"
-        for backbone, features in zip(loaded, feature_sets, strict=True):
-            table.add_row(backbone.name, name, str(len(features)), str(features.feature_dim), took, features.key[:12])
+        rows += [(b.name, name, count, dim, took, key[:12]) for b, (count, dim, key) in zip(loaded, facts, strict=True)]
+    if worker.prints_results:
+        _print_table(rows, own, missing)
+
+
+def _print_table(rows: list[tuple[str, ...]], shard: Shard | None, missing: int) -> None:
+    from rich.table import Table
+
+    table = Table("representation", "part", "images" if shard is None else "blocks", "dim", "s", "key", box=None)
+    for row in rows:
+        table.add_row(*row)
     console.stdout().print(table)
+    if shard is not None:
+        rest = f"{missing} blocks of other shards are still missing" if missing else "no block is missing any more"
+        console.stdout().print(f"Shard {shard} is done; {rest}.")

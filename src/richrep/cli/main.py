@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from richrep.cli import cache, console, convert, datasets, demo, extract, inspect, list_names, probe, results
+from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -44,6 +45,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log on standard error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
@@ -51,6 +53,9 @@ def main(
 ) -> None:
     """Which pretrained vision networks represent your task best, and how much better are they together?"""
     console.show_log(verbose=verbose)
+    worker = Worker.from_environment()
+    console.speak_as("" if worker.prints_results else f"worker {worker.rank}")
+    worker.check_command(context.invoked_subcommand)
 
 
 def run() -> None:

@@ -76,6 +76,19 @@ CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", metavar="DIR", help="The feature cache.", show_default="$RICHREP_HOME/features"),
 ]
+Store = Annotated[
+    Literal["fp32", "fp16"],
+    typer.Option("--store", help="How the cache stores features; fp16 rounds them to half the room."),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only every N-th block of images, from block I on; I counts from 0, so 0/4 to 3/4 are all. "
+        "For job arrays: the jobs may run at any time, on machines that share the cache.",
+    ),
+]
 DEFAULT_OUT = Path("runs")
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the records, one JSON file each.")]
 Json = Annotated[

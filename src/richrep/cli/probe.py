@@ -48,6 +48,7 @@ def probe(
     num_workers: options.NumWorkers = None,
     on_bad_image: options.OnBadImage = "stop",
     cache_dir: options.CacheDir = None,
+    store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
     json: options.Json = None,
 ) -> None:
@@ -99,7 +100,7 @@ def probe(
                 train_size=train_size,
                 test_size=test_size,
                 own_head=own_head,
-                cache=FeatureCache(cache_dir or default_cache_root()),
+                cache=FeatureCache(cache_dir or default_cache_root(), store=store),
                 batch_size=batch_size,
                 device=device,
                 num_workers=num_workers,

@@ -121,7 +121,8 @@ def probe(
     common: dict[str, Any] = {
         "dataset": features.facts,
         "seed": seed,
-        "environment": describe_environment(device or _default_device()),
+        "environment": describe_environment(device or _default_device())
+        | {"features": str(features.trainval[0].features.dtype).removeprefix("torch.")},
     }
     outcomes: list[_Outcome] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -15,10 +15,12 @@ from richrep.data.preprocessing import Geometry
 from richrep.data.split import Split
 from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
+from richrep.features.claims import BlockClaims
 from richrep.features.forward import NormalizedBatch, check_shape, forward_threads, full_float32, made_ready, outputs
 from richrep.features.manifest import Request
 from richrep.features.progress import ProgressMeter
 from richrep.features.sink import BlockSink
+from richrep.features.storage import check_range
 from richrep.features.threads import Workers
 
 
@@ -46,54 +48,56 @@ class LoopOptions:
     on_bad_image: OnBadImage
 
 
-def fill_sinks(tasks: Sequence[Task], split: Split, options: LoopOptions, meter: ProgressMeter) -> None:
-    """Computes every block that the sink of a task lacks; an image is decoded once for all tasks that lack its block.
+def fill_sinks(
+    tasks: Sequence[Task], split: Split, options: LoopOptions, meter: ProgressMeter, *, blocks: Sequence[int]
+) -> None:
+    """Sees to it that every sink has `blocks`; an image is decoded once for all tasks that lack its block.
+
+    Blocks that other workers hold are left to them, and waited for at the end (claims.py).
 
     Raises:
         BadImageError: an image cannot be decoded and `on_bad_image` is "stop".
-        FeatureError: a network gives another shape than it states, or a value that is not finite.
+        FeatureError: a network gives another shape than it states, or a value that is not finite or does not fit.
     """
-    todo = _missing_blocks(tasks)
-    first = tasks[0].sink.manifest
-    missing_rows = sum(len(first.block_range(block)) for block in todo)
-    meter.found(images=len(split) - missing_rows, blocks=first.num_blocks - len(todo))
-    if not todo:
+    claims = BlockClaims([task.sink for task in tasks], blocks, meter)
+    lacking = [tasks[i] for i in claims.lacking()]
+    if not lacking:
         return
-    device = options.device
+    backbones = {task.request.backbone: None for task in lacking}
+    with (
+        made_ready(backbones, options.device),
+        full_float32(),
+        forward_threads(backbones, options.device) as workers,
+    ):
+        for claimed in claims.rounds():
+            todo = ((block, [tasks[i] for i in positions]) for block, positions in claimed)
+            _fill_blocks(todo, split, options, meter, workers)
+
+
+def _fill_blocks(
+    todo: Iterator[tuple[int, list[Task]]], split: Split, options: LoopOptions, meter: ProgressMeter, workers: Workers
+) -> None:
+    """Computes blocks for the tasks beside them; the next block is asked for as soon as its decoding can begin."""
+    ahead, todo = itertools.tee(todo)
     batches = decoded_batches(
         split,
-        _plans(todo, options.batch_size),
+        _plans(ahead, options.batch_size),
         num_workers=options.num_workers,
         on_bad_image=options.on_bad_image,
-        pin_memory=device.type == "cuda",
+        pin_memory=options.device.type == "cuda",
     )
-    backbones = {task.request.backbone: None for lacking in todo.values() for task in lacking}
-    with (
-        contextlib.closing(batches),
-        made_ready(backbones, device),
-        full_float32(),
-        forward_threads(backbones, device) as workers,
-    ):
-        for block, lacking in todo.items():
-            count = -(-len(first.block_range(block)) // options.batch_size)
-            work = _BlockWork(lacking, first.block_range(block), device)
-            work.run(itertools.islice(batches, count), workers, meter)
+    with contextlib.closing(batches):
+        for block, tasks in todo:
+            rows = tasks[0].sink.manifest.block_range(block)
+            work = _BlockWork(tasks, rows, options.device)
+            work.run(itertools.islice(batches, -(-len(rows) // options.batch_size)), workers, meter)
             work.hand_over(block, split)
             meter.add_block()
 
 
-def _missing_blocks(tasks: Sequence[Task]) -> dict[int, list[Task]]:
-    """For every block that some task lacks, in order, the tasks that lack it."""
-    todo: dict[int, list[Task]] = {}
-    for task in tasks:
-        for block in (~task.sink.done()).nonzero()[0]:
-            todo.setdefault(int(block), []).append(task)
-    return dict(sorted(todo.items()))
-
-
-def _plans(todo: dict[int, list[Task]], batch_size: int) -> Iterator[BatchPlan]:
+def _plans(todo: Iterable[tuple[int, list[Task]]], batch_size: int) -> Iterator[BatchPlan]:
     """Batches start again at every block, so that values do not depend on where a killed run was resumed."""
-    for block, tasks in todo.items():
+    for block, tasks in todo:
         geometries: dict[Geometry, None] = {t.request.backbone.preprocessing.geometry: None for t in tasks}
         rows = tasks[0].sink.manifest.block_range(block)
         for start in range(0, len(rows), batch_size):
@@ -125,6 +129,7 @@ class _BlockWork:
         for task, features in self._values.items():
             features[[row - self._rows.start for row in self._skipped]] = 0
             _check_finite(features, self._rows, task, split)
+            check_range(features, self._rows, task.sink.manifest, split)
             task.sink.write_block(block, features.cpu(), self._skipped)
 
     def _finish(self, batch: PixelBatch, forward: Future[None], meter: ProgressMeter) -> None:

@@ -1,9 +1,10 @@
 """FeatureCache: extracted features on disk, found again when nothing they depend on has changed.
 
 An entry lives in ``root/KEY[:2]/KEY``, where KEY is the SHA-256 of everything that decides the values, until it is
-cleared; nothing expires. One process writes an entry at a time, under ``root/KEY[:2]/KEY.lock``, a lock that the system
-releases when the process dies; a complete entry is read without it. An entry whose manifest or file sizes are wrong is
-rebuilt, with a warning; damage inside a file of the right size is found by `verify`.
+cleared; nothing expires. Any number of processes write an entry together, each the blocks it has claimed (claims.py);
+they share the lock ``root/KEY[:2]/KEY.lock``, which is held alone to create, rebuild or clear the entry
+(entry_lock.py). A complete entry is read without it. An entry whose manifest or file sizes are wrong is rebuilt, with a
+warning, once nobody writes it; damage inside a file of the right size is found by `verify`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from filelock import FileLock, Timeout
 
-from richrep.errors import CacheError
-from richrep.features.entry import CacheEntry, explain_write_errors, free_bytes, no_room_message, remove_entry
-from richrep.features.manifest import BLOCK_ROWS, Manifest
+from richrep.errors import CacheError, unknown_name_message
+from richrep.features.disk import explain_write_errors, free_bytes, no_room_message
+from richrep.features.entry import CacheEntry, remove_entry
+from richrep.features.entry_lock import hold_alone, hold_shared
+from richrep.features.manifest import BLOCK_ROWS, Manifest, Store
 from richrep.features.sink import BlockSink, FinishedSink
 
 logger = logging.getLogger(__name__)
-
-_SILENT_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class CacheEntryInfo:
     layer: str = ""
     rows: int = 0
     dim: int = 0
+    store: str = ""
     blocks_done: int = 0
     blocks_total: int = 0
     size_bytes: int = 0
@@ -70,11 +73,16 @@ class FeatureCache:
     Args:
         root: the folder, by default of the command line `$RICHREP_HOME/features`.
         block_rows: rows of a block, the unit of resuming. Part of the key, because batches restart at every block.
+        store: "fp32" keeps features as they were computed; "fp16" rounds them to float16 (relative error up to 2^-11),
+            in half the room. Part of the key.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, block_rows: int = BLOCK_ROWS) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, block_rows: int = BLOCK_ROWS, store: Store = "fp32") -> None:
         if block_rows < 1:
             raise ValueError(f"block_rows must be at least 1, got {block_rows}.")
+        if store not in get_args(Store):
+            raise CacheError(unknown_name_message("storage type", store, get_args(Store)))
+        self.store: Store = store
         self.root = Path(root).expanduser()
         self.block_rows = block_rows
 
@@ -96,24 +104,24 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def open(self, manifests: Sequence[Manifest]) -> Iterator[list[BlockSink]]:
-        """The entries of `manifests`, in order; those not complete are created or resumed, and locked until the end.
+        """The entries of `manifests`, in order; those not complete are created or resumed, together with who else does.
 
-        Waits for other processes that write one of them; what they finish is not done again. Locks are taken in the
-        order of the keys, so that processes that want the same entries in another order do not wait for each other.
+        Until the end nobody clears or rebuilds them. What was claimed and not written is then given back.
 
         Raises:
             CacheError: the folder cannot be written, or the disk has no room for all the entries.
         """
-        with contextlib.ExitStack() as locks:
-            sinks: dict[str, BlockSink] = {}
-            to_write = []
-            for manifest in sorted(manifests, key=lambda m: m.key):
-                sink = self.find(manifest) or self._find_or_lock(manifest, locks)
-                if isinstance(sink, CacheEntry):
-                    to_write.append(sink)
-                sinks[manifest.key] = sink
-            self._make_ready(to_write)
-            yield [sinks[manifest.key] for manifest in manifests]
+        with contextlib.ExitStack() as session:
+            # In the order of the keys, so that processes that want the same entries do not wait for each other.
+            ordered = sorted(manifests, key=lambda m: m.key)
+            entries = {m.key: CacheEntry(self._folder(m.key), m) for m in ordered}
+            finished = {m.key: sink for m in ordered if (sink := self.find(m)) is not None}
+            to_write = [entry for key, entry in entries.items() if key not in finished]
+            session.callback(self._sweep, list(entries.values()))  # callbacks run last to first
+            self._join(to_write, session)
+            for entry in to_write:
+                session.callback(entry.release_all)
+            yield [finished.get(m.key, entries[m.key]) for m in manifests]
 
     def entries(self) -> list[CacheEntryInfo]:
         """Every entry, complete or not, sorted by dataset, part, backbone, layer and key."""
@@ -155,9 +163,23 @@ class FeatureCache:
             return False
         return True
 
-    def _make_ready(self, entries: Sequence[CacheEntry]) -> None:
-        """Creates what is missing or of no use; the others lose what a killed writer left."""
-        new = [entry for entry in entries if entry.problem()]
+    def _join(self, entries: Sequence[CacheEntry], session: contextlib.ExitStack) -> None:
+        """Leaves `entries` sound, and their locks shared until the end of `session`."""
+        while True:
+            with contextlib.ExitStack() as shared:
+                for entry in entries:
+                    shared.enter_context(hold_shared(self._ready_lock(entry), title=entry.manifest.title))
+                unsound = [entry for entry in entries if entry.problem()]
+                if not unsound:
+                    session.push(shared.pop_all())
+                    return
+            with contextlib.ExitStack() as alone:
+                for entry in unsound:
+                    alone.enter_context(hold_alone(self._ready_lock(entry), title=entry.manifest.title))
+                self._make_ready([entry for entry in unsound if entry.problem()])  # another may have done it
+
+    def _make_ready(self, new: Sequence[CacheEntry]) -> None:
+        """Creates entries that are missing or of no use, whose locks are held alone."""
         for entry in new:
             if entry.folder.exists():
                 logger.warning("Rebuilding the cache entry %s: %s.", entry.folder, entry.problem())
@@ -168,31 +190,22 @@ class FeatureCache:
             raise CacheError(no_room_message(self.root, needed_bytes))
         for entry in new:
             entry.create()
+
+    def _sweep(self, entries: Sequence[CacheEntry]) -> None:
+        """The last to leave an entry deletes what killed writers left beside the data."""
         for entry in entries:
-            entry.sweep()
+            if entry.needs_sweeping():
+                lock = FileLock(self._lock_file(entry.manifest.key))
+                with contextlib.suppress(OSError), lock.acquire(timeout=0):  # Timeout is an OSError: others go on
+                    entry.sweep()
 
-    def _find_or_lock(self, manifest: Manifest, locks: contextlib.ExitStack) -> FinishedSink | CacheEntry:
-        """The entry as another process has finished it while we waited, or else to be written, its lock in `locks`."""
-        lock = self._acquire(manifest)
-        found = self.find(manifest)
-        if found is not None:
-            lock.release()
-            return found
-        locks.callback(lock.release)
-        return CacheEntry(self._folder(manifest.key), manifest)
-
-    def _acquire(self, manifest: Manifest) -> FileLock:
-        """The lock of an entry, held; says so when that takes more than a second."""
-        file = self._lock_file(manifest.key)
-        lock = FileLock(file)
-        with explain_write_errors(self.root, 4 * manifest.rows * manifest.dim):
+    def _ready_lock(self, entry: CacheEntry) -> Path:
+        """The entry's lock file, in a folder that exists."""
+        file = self._lock_file(entry.manifest.key)
+        with explain_write_errors(self.root, entry.data_bytes):
             file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=_SILENT_WAIT_S)
-            except Timeout:
-                logger.warning("Waiting for another process that is writing the %s.", manifest.title)
-                lock.acquire()
-        return lock
+            file.touch()
+        return file
 
     def _folders(self) -> list[Path]:
         """Entries by their names, 64 hex digits under their first two; nothing else below the root is ours."""
@@ -223,6 +236,7 @@ def _describe(folder: Path) -> CacheEntryInfo:
         layer=manifest.layer,
         rows=manifest.rows,
         dim=manifest.dim,
+        store=manifest.store,
         blocks_done=blocks_done,
         blocks_total=manifest.num_blocks,
         size_bytes=_size_bytes(folder),

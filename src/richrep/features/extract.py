@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from richrep.features.feature_set import Block, FeatureSet, SkippedImage
 from richrep.features.forward import choose_device
 from richrep.features.manifest import Layer, Manifest, Request, make_manifest
 from richrep.features.progress import ProgressCallback, ProgressMeter
+from richrep.features.shards import Shard
 from richrep.features.sink import BlockSink, MemorySink
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ def extract_features(
     Args:
         backbones: one backbone, or several.
         split: N labelled images.
-        cache: where finished blocks of rows are kept and looked for; None keeps them in memory only.
+        cache: where finished blocks of rows are kept and looked for; None keeps them in memory only. Processes that
+            extract the same into one cache share the work.
         layer: "features", or "logits" of the backbone's own head (`extract_layers` gives both from one pass).
         batch_size: images per forward pass; None chooses by device and image size.
         device: where the networks run; None means CUDA when there is one, else the CPU.
@@ -89,12 +91,13 @@ def extract_features(
         progress: called after every batch and block, in this thread.
 
     Returns:
-        For one backbone a FeatureSet: features (N, D) float32 on the CPU (mapped from disk with a cache), labels (N,)
-        int64. For several a list of them, in the same order.
+        For one backbone a FeatureSet: features (N, D) on the CPU, float32, or what the cache stores and then mapped
+        from disk; labels (N,) int64. For several a list of them, in the same order.
 
     Raises:
         BadImageError: an image cannot be decoded, now or when a cached block was made, and `on_bad_image` is "stop".
-        FeatureError: a backbone gives another shape than it states, a value that is not finite, or has no such layer.
+        FeatureError: a backbone gives another shape than it states, a value that is not finite or too large for the
+            float16 of the cache, or has no such layer.
         CacheError: the cache cannot be written.
         RichrepError: the device is not there, or a number is out of range.
     """
@@ -130,30 +133,46 @@ def extract_layers(
     """
     if not requests:
         raise RichrepError("Nothing to extract: give at least one backbone.")
-    options = _make_options(requests, batch_size, device, num_workers, on_bad_image)
+    options = make_options(requests, batch_size, device, num_workers, on_bad_image)
+    with filled_sinks(requests, split, cache, options, Shard(), progress) as sinks:
+        return [_feature_set(request, sink, split) for request, sink in zip(requests, sinks, strict=True)]
+
+
+@contextlib.contextmanager
+def filled_sinks(
+    requests: Sequence[Request],
+    split: Split,
+    cache: FeatureCache | None,
+    options: LoopOptions,
+    shard: Shard,
+    progress: ProgressCallback | None,
+) -> Iterator[list[BlockSink]]:
+    """A sink for each request, in the same order, which has the blocks of the shard."""
     # Hashing the images comes here: the key is part of the result, also without a cache.
-    block_rows = {} if cache is None else {"block_rows": cache.block_rows}
-    manifests = [make_manifest(request, split, **block_rows) for request in requests]
+    kept: dict[str, Any] = {} if cache is None else {"block_rows": cache.block_rows, "store": cache.store}
+    manifests = [make_manifest(request, split, **kept) for request in requests]
     wanted: dict[str, tuple[Request, Manifest]] = {}
     for request, manifest in zip(requests, manifests, strict=True):
         wanted.setdefault(manifest.key, (request, manifest))  # equal requests are computed once
     with _open_sinks([manifest for _, manifest in wanted.values()], cache) as sinks:
         tasks = [Task(request, sinks[key]) for key, (request, _) in wanted.items()]
-        if on_bad_image == "stop":
-            _refuse_known_bad_images(tasks, split)
-        meter = ProgressMeter(progress, images=len(split), blocks=manifests[0].num_blocks)
-        fill_sinks(tasks, split, options, meter)
+        _check_known_bad_images(tasks, split, options)
+        blocks = shard.blocks(manifests[0].num_blocks)
+        images = sum(len(manifests[0].block_range(block)) for block in blocks)
+        fill_sinks(tasks, split, options, ProgressMeter(progress, images=images, blocks=len(blocks)), blocks=blocks)
+        _check_known_bad_images(tasks, split, options)  # another worker may have skipped some meanwhile
         _warn_of_skipped_images(tasks, split)
-        return [_feature_set(request, sinks[m.key], split) for request, m in zip(requests, manifests, strict=True)]
+        yield [sinks[manifest.key] for manifest in manifests]
 
 
-def _make_options(
+def make_options(
     requests: Sequence[Request],
     batch_size: int | None,
     device: str | torch.device | None,
     num_workers: int | None,
     on_bad_image: OnBadImage,
 ) -> LoopOptions:
+    """The options of the loop, defaults chosen by device and image size. Raises RichrepError for a bad one."""
     if on_bad_image not in ("stop", "skip"):
         raise RichrepError(f"on_bad_image must be 'stop' or 'skip', got {on_bad_image!r}.")
     if batch_size is not None and batch_size < 1:
@@ -185,8 +204,12 @@ def default_batch_size(device: torch.device, size_px: int) -> int:
 
 def default_num_workers(device: torch.device) -> int:
     """Decoding threads: one a core, at most 16. On two cores 0, 1 and 2 of them measured the same within 5 %."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    return min(available_cores(), 16)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -198,8 +221,8 @@ def _open_sinks(manifests: Sequence[Manifest], cache: FeatureCache | None) -> It
         yield {entry.manifest.key: entry for entry in entries}
 
 
-def _refuse_known_bad_images(tasks: Sequence[Task], split: Split) -> None:
-    for task in tasks:
+def _check_known_bad_images(tasks: Sequence[Task], split: Split, options: LoopOptions) -> None:
+    for task in tasks if options.on_bad_image == "stop" else ():
         for row, reason in sorted(task.sink.skipped().items()):
             raise BadImageError(
                 f"Image {row} of {split.dataset}/{split.part} ({split.image_name(row)}) could not be decoded by an "

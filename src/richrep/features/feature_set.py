@@ -35,7 +35,7 @@ class FeatureSet:
     """Features of a split under one backbone, or under several side by side.
 
     Attributes:
-        features: (N, D) float32 on the CPU; may lie in a memory-mapped file.
+        features: (N, D) on the CPU, float32, or float16 from a cache that stores it; may lie in a memory-mapped file.
         labels: (N,) int64 in [0, K).
         num_classes: K.
         blocks: which columns came from which backbone.

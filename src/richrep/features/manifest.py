@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 from torch import nn
 
 from richrep.backbones.backbone import Backbone
@@ -19,6 +20,7 @@ PRECISION = "fp32"  # float32 arithmetic everywhere: no TF32, no autocast
 BLOCK_ROWS = 1024  # at 30 to 3,000 images/s a block takes 0.3 to 30 s; 8 MB at D = 2,048
 
 Layer = Literal["features", "logits"]
+Store = Literal["fp32", "fp16"]  # how values lie on the disk
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Manifest:
             tensors do not show (padding, stride, activation).
         images: fingerprint of the split: images, labels, class names and their order.
         rows, dim: N and D; block_rows: rows of a block, whole or not there.
+        store: type of the stored values; "fp16" rounds what was computed.
     """
 
     key: str
@@ -75,6 +78,12 @@ class Manifest:
     rows: int
     dim: int
     block_rows: int
+    store: Store = "fp32"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy type of the stored values, little-endian."""
+        return np.dtype({"fp32": "<f4", "fp16": "<f2"}[self.store])
 
     @property
     def num_blocks(self) -> int:
@@ -100,14 +109,16 @@ class Manifest:
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise ValueError(f"not a manifest of format {FORMAT!r}")
+        if fields.get("store", "fp32") not in get_args(Store):
+            raise ValueError(f"no storage type {fields['store']!r}")
         return cls(**fields)
 
 
 _DECIDES_NOTHING = {"key", "backbone", "address", "family", "dataset", "part", "note"}
 
 
-def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROWS) -> Manifest:
-    """The manifest of `request` on `split`, with its key."""
+def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROWS, store: Store = "fp32") -> Manifest:
+    """The manifest of `request` on `split`, with its key. Logits are stored as float32: scores are made of them."""
     backbone = request.backbone
     manifest = Manifest(
         key="",
@@ -128,8 +139,11 @@ def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROW
         rows=len(split),
         dim=request.dim,
         block_rows=block_rows,
+        store=store if request.layer == "features" else "fp32",
     )
     decides = {name: value for name, value in asdict(manifest).items() if name not in _DECIDES_NOTHING}
+    if manifest.store == "fp32":
+        del decides["store"]  # entries from before there was a choice keep their keys
     return replace(manifest, key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
 
 

@@ -12,7 +12,8 @@ class ExtractionProgress:
     """How far an extraction has come. An image or a block counts as done when every backbone has it.
 
     Attributes:
-        images_done: images done, those found in the cache included; images_total: N.
+        images_done: images done, by this process or others, those found in the cache included; images_total: N, or the
+            images of the shard.
         images_cached: images of blocks that were found done in the cache.
         blocks_done, blocks_total, blocks_cached: the same in blocks; a block is safe from a kill, an image is not.
         elapsed_s: seconds since the first image of this run was asked for.
@@ -28,7 +29,7 @@ class ExtractionProgress:
 
     @property
     def images_per_s(self) -> float:
-        """Images of this run per second; what was found in the cache does not count. 0 before the first batch."""
+        """Images per second since the start, by all workers; what was found in the cache does not count."""
         return (self.images_done - self.images_cached) / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
@@ -71,6 +72,12 @@ class ProgressMeter:
     def add_block(self) -> None:
         """Counts one block that is done and kept."""
         self._blocks_done += 1
+        self._report()
+
+    def add_elsewhere(self, *, images: int, blocks: int) -> None:
+        """Counts what other workers have finished meanwhile."""
+        self._images_done += images
+        self._blocks_done += blocks
         self._report()
 
     def _report(self) -> None:

@@ -24,15 +24,23 @@ class BlockSink(Protocol):
         """(number of blocks,) bool: which are there."""
         ...
 
+    def claim(self, block: int) -> bool:
+        """Whether the block is now the caller's to compute; False while another worker holds it."""
+        ...
+
+    def release(self, block: int) -> None:
+        """Gives a claimed block back, finished or not."""
+        ...
+
     def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
         """Keeps a block: features (rows of the block, D) float32 on the CPU, zero in the rows of skipped images.
 
-        `skipped` maps the row in the split of every image that could not be decoded to the reason.
+        `skipped` maps the row in the split of every image that could not be decoded to the reason. Ends the claim.
         """
         ...
 
     def features(self) -> torch.Tensor:
-        """(N, D) float32, once every block is there."""
+        """(N, D) in the type the manifest says, once every block is there."""
         ...
 
     def skipped(self) -> dict[int, str]:
@@ -50,6 +58,12 @@ class FinishedSink:
 
     def done(self) -> np.ndarray:
         return np.ones(self.manifest.num_blocks, dtype=bool)
+
+    def claim(self, block: int) -> bool:
+        return False
+
+    def release(self, block: int) -> None:
+        pass
 
     def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
         raise AssertionError(f"Block {block} of the {self.manifest.title} is there already.")
@@ -72,6 +86,12 @@ class MemorySink:
 
     def done(self) -> np.ndarray:
         return self._done.copy()
+
+    def claim(self, block: int) -> bool:
+        return True
+
+    def release(self, block: int) -> None:
+        pass
 
     def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
         rows = self.manifest.block_range(block)

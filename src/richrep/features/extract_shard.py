@@ -1,0 +1,63 @@
+"""One job of a job array: backbones x some blocks of a split -> the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from richrep.backbones.backbone import Backbone
+from richrep.data.split import Split
+from richrep.errors import RichrepError
+from richrep.features.batches import OnBadImage
+from richrep.features.cache import FeatureCache
+from richrep.features.extract import filled_sinks, make_options
+from richrep.features.manifest import Request
+from richrep.features.progress import ProgressCallback
+from richrep.features.shards import Shard
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What is in an entry after a shard: its key and D, blocks of this shard, blocks done by all, blocks in all."""
+
+    key: str
+    dim: int
+    blocks_here: int
+    blocks_done: int
+    blocks_total: int
+
+
+def extract_shard(
+    backbones: Sequence[Backbone],
+    split: Split,
+    *,
+    shard: Shard,
+    cache: FeatureCache,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    num_workers: int | None = None,
+    on_bad_image: OnBadImage = "stop",
+    progress: ProgressCallback | None = None,
+) -> list[ShardReport]:
+    """Computes the blocks of `shard` only, into the cache: one job of an array of jobs that share its folder.
+
+    Afterwards `extract_features` finds what all shards have finished, and computes the rest. The other arguments are
+    those of `extract_features`; one report a backbone, in the same order.
+    """
+    requests = [Request(backbone) for backbone in backbones]
+    if not requests:
+        raise RichrepError("Nothing to extract: give at least one backbone.")
+    options = make_options(requests, batch_size, device, num_workers, on_bad_image)
+    with filled_sinks(requests, split, cache, options, shard, progress) as sinks:
+        return [
+            ShardReport(
+                key=sink.manifest.key,
+                dim=sink.manifest.dim,
+                blocks_here=len(shard.blocks(sink.manifest.num_blocks)),
+                blocks_done=int(sink.done().sum()),
+                blocks_total=sink.manifest.num_blocks,
+            )
+            for sink in sinks
+        ]

@@ -1,0 +1,130 @@
+"""`richrep extract`: shards, storage types, and several workers under torchrun."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from richrep.features.cache import FeatureCache
+
+
+@contextmanager
+def two_cores() -> Iterator[None]:
+    """Processes started meanwhile have two cores at most, so that each of two workers computes in one thread."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:2])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def many_images(tmp_path: Path) -> Path:
+    """12,000 training images of 8 x 8 noise, which are twelve blocks, and 20 test images."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "noise").mkdir()
+    for part, count in (("train", 12_000), ("test", 20)):
+        encoded = []
+        for pixels in generator.integers(0, 256, (count, 8, 8), dtype=np.uint8):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "bmp")
+            encoded.append({"bytes": file.getvalue(), "path": None})
+        table = pa.table({"image": encoded, "label": np.arange(count) % 2})
+        pq.write_table(table, tmp_path / "noise" / f"{part}.parquet")
+    return tmp_path / "noise"
+
+
+def blocks_done(root: Path) -> int:
+    return sum(entry.blocks_done for entry in FeatureCache(root).entries())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the cores of a process and looks for its children")
+def test_a_worker_of_torchrun_that_is_killed_costs_its_unfinished_blocks_only(
+    cli, checkpoints, many_images, tmp_path
+) -> None:
+    command = ["extract", "-b", str(checkpoints[0]), "-d", f"parquet:{many_images}", "--part", "trainval"]
+    command += ["--device", "cpu", "--preprocess", "size=8", "--cache-dir"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--monitor-interval", "0.05"]
+    with two_cores():
+        running = subprocess.Popen(
+            [*torchrun, "-m", "richrep", *command, "many"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    with running:
+        while blocks_done(Path("many")) == 0:
+            assert running.poll() is None, running.stderr.read()
+            time.sleep(0.02)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"richrep" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(int(workers[1]), signal.SIGKILL)
+        out, err = running.communicate(timeout=300)
+    assert running.returncode != 0 and out == "" and "Signal 9 (SIGKILL)" in err
+    kept = blocks_done(Path("many"))
+    assert 1 <= kept < 12
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the workers had
+    try:
+        assert cli(*command, "many").code == 0
+        assert cli(*command, "one").code == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert contents(Path("many")) == contents(Path("one"))
+
+
+def test_shards_of_a_job_array_fill_one_cache(cli, small, tmp_path) -> None:
+    command = ["extract", *small[:4], "--part", "trainval", "--preprocess", "size=8", "--cache-dir"]
+    first = cli(*command, "shards", "--shard", "0/2")
+    assert first.code == 0 and " 1/2 " in first.out
+    assert "Shard 0/2 is done; 1 blocks of other shards are still missing." in first.out
+    second = cli(*command, "shards", "--shard", "1/2")
+    assert second.code == 0 and "Shard 1/2 is done; no block is missing any more." in second.out
+    assert cli(*command, "whole").code == 0
+    assert contents(Path("shards")) == contents(Path("whole"))
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [("5/4", "There is no shard 5/4."), ("0/0", "There is no shard 0/0."), ("x", "'x' is no shard. Give i/n")],
+)
+def test_a_shard_that_is_none_is_refused_before_anything_is_loaded(cli, shard, message) -> None:
+    outcome = cli("extract", "-b", "nowhere.pth", "-d", "digits", "--shard", shard)
+    assert outcome.code == 2 and message in outcome.message
+
+
+def test_features_stored_as_float16_are_probed_and_listed(cli, small) -> None:
+    assert cli("extract", *small[:8], "--store", "fp16").code == 0
+    before = cli("cache").out
+    assert before.count(" fp16 ") == 2 and "2 entries" in before
+    half = cli("probe", *small, "--store", "fp16", "--json", "-")
+    assert half.code == 0 and cli("cache").out == before, "probe reads what extract stored"
+    full = cli("probe", *small, "--json", "-")
+    assert cli("cache").out.count(" fp32 ") == 2
+    (rounded,), (exact,) = (json.loads(outcome.out)["records"] for outcome in (half, full))
+    assert (rounded["environment"]["features"], exact["environment"]["features"]) == ("float16", "float32")
+    # 50 test images; rounding by 2^-11 moves hardly any of them
+    assert rounded["metrics"]["test"]["nll"] == pytest.approx(exact["metrics"]["test"]["nll"], abs=0.05)
