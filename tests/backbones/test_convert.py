@@ -140,3 +140,16 @@ def test_a_backbone_without_origin_stays_as_it_is(tmp_path: Path) -> None:
     plain_resnet(tmp_path / "in")
     with pytest.raises(CheckpointError, match="cannot be converted"):
         convert(replace(load_backbone(str(tmp_path / "in")), origin=None), tmp_path / "out.safetensors")
+
+
+def test_a_network_opened_by_a_spelled_name_loads_back_without_it(tmp_path: Path) -> None:
+    network = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=4, num_classes=3, global_pool="avg"
+    )
+    torch.save({"model": network.state_dict()}, tmp_path / "mae.pth")
+    before = load_backbone(f"vit_128x2_heads4_patch8_32@{tmp_path / 'mae.pth'}")
+    after = load_backbone(str(convert(before, tmp_path / "out.safetensors")))
+    assert (after.fingerprint, after.preprocessing) == (before.fingerprint, before.preprocessing)
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(after.features_and_logits(images)[1], network.eval()(images), atol=1e-5)

@@ -111,10 +111,17 @@ def test_a_head_of_the_wrong_width_is_a_mismatch(tmp_path: Path, resnet20_tensor
         load_backbone(save(wrong, tmp_path / "h"))
 
 
-def test_a_head_without_its_bias_is_a_mismatch(tmp_path: Path, resnet20_tensors: Tensors) -> None:
-    wrong = {name: tensor for name, tensor in resnet20_tensors.items() if name != "linear.bias"}
-    with pytest.raises(CheckpointError, match=r"1 in the network but missing in the file: linear\.bias"):
-        load_backbone(save(wrong, tmp_path / "h"))
+def test_a_head_without_bias_is_said_and_a_bias_without_its_weight_is_refused(
+    tmp_path: Path, resnet20_tensors: Tensors
+) -> None:
+    no_bias = {name: tensor for name, tensor in resnet20_tensors.items() if name != "linear.bias"}
+    backbone = load_backbone(save(no_bias, tmp_path / "h"))
+    assert backbone.load_report[0] == "matched 96 of 96; head: 10 classes (linear, no bias); ignored: none"
+    features, logits = backbone.features_and_logits(torch.randn(2, 3, 32, 32))
+    assert torch.allclose(logits, features @ no_bias["linear.weight"].T, atol=1e-6)
+    half = {name: tensor for name, tensor in resnet20_tensors.items() if name != "linear.weight"}
+    with pytest.raises(CheckpointError, match=r"half a head: linear\.bias without linear\.weight"):
+        load_backbone(save(half, tmp_path / "b"))
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path, resnet20_tensors: Tensors) -> None:
@@ -214,3 +221,41 @@ def test_loading_changes_no_global_state(tmp_path: Path, resnet18: Tensors) -> N
     assert torch.equal(torch.get_rng_state(), rng)
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+
+
+def test_a_hidden_layer_before_the_head_is_set_aside_with_it(tmp_path: Path, vit: Tensors) -> None:
+    hidden = {"pre_logits.fc.weight": torch.zeros(192, 192), "pre_logits.fc.bias": torch.zeros(192)}
+    backbone = load_backbone(f"timm/vit_tiny_patch16_224@{save({**vit, **hidden}, tmp_path / 'v')}")
+    assert backbone.head is None
+    assert "head set aside, it is not one linear layer: 4 tensors" in backbone.load_report
+    assert backbone.load_report[0].endswith("head: none; ignored: none")
+
+
+def test_a_head_of_timm_without_bias_opens(tmp_path: Path, vit: Tensors) -> None:
+    tensors = {name: tensor for name, tensor in vit.items() if name != "head.bias"}
+    backbone = load_backbone(f"timm/vit_tiny_patch16_224@{save(tensors, tmp_path / 'v')}")
+    assert "head: 5 classes (linear, no bias)" in backbone.load_report[0]
+    with torch.inference_mode():
+        features, logits = backbone.features_and_logits(torch.randn(1, 3, 224, 224))
+        assert torch.allclose(logits, features @ tensors["head.weight"].T, atol=1e-5)
+
+
+def test_what_is_alike_is_told_apart_by_preprocessing_tags_and_override(tmp_path: Path, vit: Tensors) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_backbone(save(vit, tmp_path / "v"))
+    text = str(caught.value)
+    assert re.search(r"timm/vit_tiny_patch16_224 \(resize 248 \(bicubic\), crop 224x224, mean \(0\.5, ", text)
+    assert re.search(r"timm/deit_tiny_patch16_224 \(resize 248 \(bicubic\), crop 224x224, mean \(0\.485, ", text)
+    assert "timm/deit_tiny_patch16_224 has fb_in1k; timm/vit_tiny_patch16_224 has augreg_in21k, " in text
+    assert "--preprocess mean=" in text
+
+
+def test_a_file_that_fits_is_compared_with_nothing_else(
+    tmp_path: Path, resnet20_tensors: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("asked for the nearest of a file that fits")
+
+    for name in ("timm", "torchvision"):
+        monkeypatch.setattr(type(FAMILIES[name]), "nearest", fail)
+    assert load_backbone(save(resnet20_tensors, tmp_path / "r")).architecture == "resnet20"

@@ -106,8 +106,12 @@ def module_names(tensors: Tensors) -> Tensors:
     ("wrap", "activation", "reason"),
     [
         (lambda v: v | TEXT_TOWER | OPENAI_ONLY, "quickgelu", "QuickGELU, as the file has the tensors of OpenAI's"),
-        (lambda v: v | TEXT_TOWER, "gelu", "GELU assumed, as open_clip trains by default; for weights of OpenAI write"),
-        (lambda v: v | {"text.logit": torch.zeros(1)}, "gelu", "GELU, as the file has the text tower of open_clip"),
+        (lambda v: v | TEXT_TOWER, "quickgelu", "not said by the file, so as in the architecture's name"),
+        (
+            lambda v: v | {"text.logit": torch.zeros(1)},
+            "gelu",
+            "not said by the file, so as in the architecture's name",
+        ),
         (
             lambda v: {
                 "epoch": 32,
@@ -134,8 +138,10 @@ def test_the_visual_tower_opens_with_the_activation_that_the_file_suggests(
     reason: str,
 ) -> None:
     torch.save(wrap(visual), tmp_path / "clip.pt")
-    backbone = load_backbone(str(tmp_path / "clip.pt"))
     quick = "quickgelu_" if activation == "quickgelu" else ""
+    with pytest.raises(CheckpointError, match="published ViTs, none has this width"):
+        load_backbone(str(tmp_path / "clip.pt"))
+    backbone = load_backbone(f"vit_128x2_heads2_patch8_clip_{quick}32@{tmp_path / 'clip.pt'}")
     assert backbone.architecture == f"vit_128x2_heads2_patch8_clip_{quick}32"
     assert (backbone.family, backbone.feature_dim, backbone.head) == ("clip", WIDTH, None)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -148,26 +154,34 @@ def test_the_visual_tower_opens_with_the_activation_that_the_file_suggests(
 
 def test_half_precision_is_cast(tmp_path: Path, visual: Tensors) -> None:
     torch.save({name: tensor.half() for name, tensor in (visual | TEXT_TOWER).items()}, tmp_path / "clip.pt")
-    assert all(p.dtype == torch.float32 for p in load_backbone(str(tmp_path / "clip.pt")).trunk.parameters())
+    backbone = load_backbone(f"vit_128x2_heads2_patch8_clip_32@{tmp_path / 'clip.pt'}")
+    assert all(p.dtype == torch.float32 for p in backbone.trunk.parameters())
 
 
-def test_timms_names_choose_the_other_activation() -> None:
-    """ViT-B/32 by shapes alone: the name that is given decides, whatever the file suggests."""
+@pytest.mark.parametrize("said", [OPENAI_ONLY, {}], ids=["quickgelu", "nothing"])
+def test_timms_names_choose_the_activation(said: Tensors) -> None:
+    """ViT-B/32 by shapes alone: the name that is given decides, whatever the file says, which may be nothing."""
     with shapes_only():
         model: Any = make_model("vit_base_patch32_clip_224")
-    (network,) = ClipFormat().read(to_openai(model.state_dict()), {})
+    (network,) = ClipFormat().read(to_openai(model.state_dict()) | said, {})
     checkpoint = Checkpoint(
         dict(network.tensors), Path("c.pt"), sha256="", format="clip",
         preprocessing=network.preprocessing, hints=network.hints,
     )  # fmt: skip
     families = list(FAMILIES.values())
-    assert find_architecture(families, checkpoint)[0].address == "vit/vit_base_patch32_clip_224"
-    wanted = "vit_base_patch32_clip_quickgelu_224"
-    candidate, _ = find_architecture(families, checkpoint, wanted=wanted)
-    assert candidate.architecture == wanted
-    with shapes_only():
-        trunk: Any = candidate.family.lay_out(wanted, checkpoint).trunk
-    assert type(trunk.blocks[0].mlp.act).__name__ == "QuickGELU"
+    if said:
+        assert find_architecture(families, checkpoint)[0].address == "vit/vit_base_patch32_clip_quickgelu_224"
+    else:
+        both = r"vit_base_patch32_clip_quickgelu_224@c\.pt or vit_base_patch32_clip_224@c\.pt"
+        with pytest.raises(CheckpointError, match=f"does not say which activation its MLPs have.*{both}"):
+            find_architecture(families, checkpoint)
+    for name, activation in (("clip_quickgelu", "QuickGELU"), ("clip", "GELU")):
+        for family in ("", "timm/"):
+            wanted = f"{family}vit_base_patch32_{name}_224"
+            candidate, _ = find_architecture(families, checkpoint, wanted=wanted)
+            with shapes_only():
+                trunk: Any = candidate.family.lay_out(candidate.architecture, checkpoint).trunk
+            assert type(trunk.blocks[0].mlp.act).__name__ == activation
 
 
 def to_openai(tensors: Tensors) -> Tensors:
@@ -249,6 +263,12 @@ def test_an_odd_tensor_is_named(tmp_path: Path, visual: Tensors) -> None:
     odd = {"visual.transformer.resblocks.1.attn.in_proj_weight": torch.zeros(7, WIDTH)}
     torch.save(visual | TEXT_TOWER | odd, tmp_path / "c.pt")
     with pytest.raises(CheckpointError, match=r"blocks\.1\.attn\.qkv\.weight: file \(7, 128\), network \(384, 128\)"):
+        load_backbone(f"vit_128x2_heads2_patch8_clip_32@{tmp_path / 'c.pt'}")
+
+
+def test_a_tower_without_its_first_norm_is_refused(tmp_path: Path, visual: Tensors) -> None:
+    torch.save({n: t for n, t in (visual | TEXT_TOWER).items() if "ln_pre" not in n}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"no ln_pre\.weight, expected CLIP's ViT"):
         load_backbone(str(tmp_path / "c.pt"))
 
 

@@ -20,6 +20,7 @@ from richrep.errors import CheckpointError
 Tensors = dict[str, torch.Tensor]
 Randomise = Callable[[nn.Module], nn.Module]
 
+NAME = "vit_128x2_heads2_patch8_32"
 HEAD = {
     "head.mlp.0.weight": torch.zeros(8, 64),
     "head.last_layer.weight_g": torch.ones(5, 1),
@@ -58,15 +59,17 @@ def test_the_teacher_comes_first_and_the_student_by_name(tmp_path: Path, randomi
     teacher, student = make_vit(randomise), make_vit(randomise)
     path = tmp_path / "dino.pth"
     torch.save(full_checkpoint(multi_crop_names(teacher), multi_crop_names(student, "module.")), path)
-    backbone = load_backbone(str(path))
-    assert (backbone.family, backbone.architecture) == ("dino", "vit_128x2_heads2_patch8_32")
+    with pytest.raises(CheckpointError, match=r"none has this width\. .*say so.*: vit_128x2_heads2_patch8_32@/"):
+        load_backbone(str(path))
+    backbone = load_backbone(f"{NAME}@{path}")
+    assert (backbone.family, backbone.architecture) == ("dino", NAME)
     assert backbone.head is None
     assert backbone.preprocessing.geometry == Geometry((32, 32), 36, "bicubic")
     assert any("projection head set aside: 3 tensors" in line for line in backbone.load_report)
     assert any("the file also holds #student" in line for line in backbone.load_report)
     assert_same_features(backbone, teacher)
-    assert_same_features(load_backbone(f"{path}#teacher"), teacher)
-    assert_same_features(load_backbone(f"{path}#student"), student)
+    assert_same_features(load_backbone(f"{NAME}@{path}#teacher"), teacher)
+    assert_same_features(load_backbone(f"{NAME}@{path}#student"), student)
 
 
 @pytest.mark.parametrize("head", [HEAD, {}])
@@ -84,7 +87,7 @@ def test_an_odd_tensor_is_named(tmp_path: Path, randomise: Randomise) -> None:
     teacher = multi_crop_names(make_vit(randomise)) | {"backbone.blocks.1.attn.qkv.bias": torch.zeros(5)}
     torch.save({"teacher": teacher}, tmp_path / "d.pth")
     with pytest.raises(CheckpointError, match=r"blocks\.1\.attn\.qkv\.bias: file \(5,\), network \(384,\)"):
-        load_backbone(str(tmp_path / "d.pth"))
+        load_backbone(f"{NAME}@{tmp_path / 'd.pth'}")
 
 
 def test_a_backbone_alone_and_other_teachers_are_none_of_ours(randomise: Randomise) -> None:
@@ -99,5 +102,7 @@ def test_a_backbone_alone_and_other_teachers_are_none_of_ours(randomise: Randomi
 def test_a_width_that_heads_cannot_share_is_refused(tmp_path: Path) -> None:
     odd = VisionTransformer(img_size=32, patch_size=8, embed_dim=200, depth=1, num_heads=2, num_classes=0)
     torch.save({"teacher": multi_crop_names(odd)}, tmp_path / "d.pth")
-    with pytest.raises(CheckpointError, match="tokens of 200 values, which 3 attention heads cannot share"):
-        load_backbone(str(tmp_path / "d.pth"))
+    with pytest.raises(
+        CheckpointError, match="1 blocks and 3 heads, expected 1 to 200 blocks, and heads that share the 200 values"
+    ):
+        load_backbone(f"vit_200x1_heads3_patch8_32@{tmp_path / 'd.pth'}")

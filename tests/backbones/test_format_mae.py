@@ -19,6 +19,7 @@ from richrep.errors import CheckpointError
 
 Tensors = dict[str, torch.Tensor]
 
+NAME = "vit_128x2_heads2_patch8_32"
 DECODER = {
     "mask_token": torch.zeros(1, 1, 8),
     "decoder_embed.weight": torch.zeros(8, 128),
@@ -56,8 +57,8 @@ def assert_same_features(backbone: Any, network: nn.Module) -> None:
 @pytest.mark.parametrize("decoder", [DECODER, {}])
 def test_the_encoder_opens_and_the_decoder_is_set_aside(tmp_path: Path, vit: nn.Module, decoder: Tensors) -> None:
     torch.save({"model": {**vit.state_dict(), **decoder}}, tmp_path / "mae_pretrain_vit.pth")
-    backbone = load_backbone(str(tmp_path / "mae_pretrain_vit.pth"))
-    assert (backbone.family, backbone.architecture, backbone.head) == ("mae", "vit_128x2_heads2_patch8_32", None)
+    backbone = load_backbone(f"{NAME}@{tmp_path / 'mae_pretrain_vit.pth'}")
+    assert (backbone.family, backbone.architecture, backbone.head) == ("mae", NAME, None)
     assert backbone.preprocessing.geometry == Geometry((32, 32), 36, "bicubic")
     assert any("decoder set aside: 5 tensors" in line for line in backbone.load_report) == bool(decoder)
     assert_same_features(backbone, vit)
@@ -82,4 +83,58 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path, vit: nn.Module) -> No
     tensors = {name: tensor for name, tensor in vit.state_dict().items() if name != "norm.bias"}
     torch.save({"model": tensors}, tmp_path / "mae.pth")
     with pytest.raises(CheckpointError, match=r"missing in the file: norm\.bias"):
-        load_backbone(str(tmp_path / "mae.pth"))
+        load_backbone(f"{NAME}@{tmp_path / 'mae.pth'}")
+
+
+@pytest.fixture(scope="module")
+def averaging(vit: nn.Module, randomise: Callable[[nn.Module], nn.Module]) -> Any:
+    """As MAE fine-tunes: the average of the patches, then `fc_norm`."""
+    network: Any = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2, num_classes=5, global_pool="avg"
+    )
+    return randomise(network)
+
+
+def forward_as_mae(network: Any, images: torch.Tensor) -> torch.Tensor:
+    """models_vit.py of facebookresearch/mae, forward_features with global_pool."""
+    x = network.patch_embed(images)
+    x = torch.cat([network.cls_token.expand(len(x), -1, -1), x], dim=1) + network.pos_embed
+    for block in network.blocks:
+        x = block(x)
+    return network.fc_norm(x[:, 1:, :].mean(dim=1))
+
+
+def test_a_network_fine_tuned_on_averaged_patches_opens_with_its_head(tmp_path: Path, averaging: Any) -> None:
+    torch.save({"model": averaging.state_dict(), "epoch": 1}, tmp_path / "ft.pth")
+    backbone = load_backbone(f"{NAME}@{tmp_path / 'ft.pth'}")
+    assert (backbone.family, backbone.num_classes) == ("mae", 5)
+    assert backbone.preprocessing.geometry == Geometry((32, 32), 36, "bicubic")
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        features, logits = backbone.features_and_logits(images)
+        expected = forward_as_mae(averaging, images)
+        torch.testing.assert_close(features, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+        expected = averaging.head(expected)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    broken = {name: tensor for name, tensor in averaging.state_dict().items() if name != "fc_norm.bias"}
+    torch.save({"model": broken}, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError, match=r"missing in the file: fc_norm\.bias"):
+        load_backbone(f"{NAME}@{tmp_path / 'broken.pth'}")
+
+
+def test_a_linear_probe_opens_with_its_batch_norm_folded(tmp_path: Path, vit: nn.Module) -> None:
+    probe: Any = nn.Sequential(nn.BatchNorm1d(128, affine=False, eps=1e-6), nn.Linear(128, 3)).eval()
+    probe[0].running_mean.normal_(generator=torch.Generator().manual_seed(2))
+    probe[0].running_var.uniform_(0.1, 2, generator=torch.Generator().manual_seed(3))
+    torch.save({"model": {**vit.state_dict(), **probe.state_dict(prefix="head.")}}, tmp_path / "probe.pth")
+    backbone = load_backbone(f"{NAME}@{tmp_path / 'probe.pth'}")
+    assert any("BatchNorm folded into its linear layer" in line for line in backbone.load_report)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = probe(vit(images))
+        logits = backbone.features_and_logits(images)[1]
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    half = {**vit.state_dict(), "head.1.weight": torch.zeros(3, 128), "head.1.bias": torch.zeros(3)}
+    torch.save({"model": half}, tmp_path / "half.pth")
+    with pytest.raises(CheckpointError, match=r"its head holds head\.1\.weight .*expected a linear probe"):
+        load_backbone(f"{NAME}@{tmp_path / 'half.pth'}")

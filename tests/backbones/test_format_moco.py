@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision.models
 from timm.models import VisionTransformer
@@ -82,11 +83,12 @@ def test_the_vits_of_version_3_have_their_own_number_of_heads(
     base, momentum = make_vit(randomise, width, heads), make_vit(randomise, width, heads)
     tensors = {**base.state_dict(prefix="base_encoder."), **momentum.state_dict(prefix="momentum_encoder.")}
     torch.save(container(tensors | {"predictor.0.weight": torch.zeros(4, 4)}), tmp_path / "m.pth.tar")
-    backbone = load_backbone(str(tmp_path / "m.pth.tar"))
-    assert (backbone.family, backbone.architecture) == ("moco", f"vit_{width}x1_heads{heads}_patch16_32")
+    name = f"vit_{width}x1_heads{heads}_patch16_32"
+    backbone = load_backbone(f"{name}@{tmp_path / 'm.pth.tar'}")
+    assert (backbone.family, backbone.architecture) == ("moco", name)
     assert any("queue or predictor set aside: 1 tensor (predictor.0.weight)" in line for line in backbone.load_report)
     assert_same_features(backbone, base, "head")
-    assert_same_features(load_backbone(f"{tmp_path / 'm.pth.tar'}#momentum_encoder"), momentum, "head")
+    assert_same_features(load_backbone(f"{name}@{tmp_path / 'm.pth.tar'}#momentum_encoder"), momentum, "head")
 
 
 def test_a_convolutional_stem_is_refused_by_name(tmp_path: Path, randomise: Randomise) -> None:
@@ -107,3 +109,42 @@ def test_a_trunk_that_lacks_a_tensor_is_refused(tmp_path: Path, randomise: Rando
 
 def test_a_plain_resnet_is_none_of_ours(randomise: Randomise) -> None:
     assert MocoFormat().read(container(make_resnet(randomise, nn.Linear(512, 5)).state_dict()), {}) == []
+
+
+def sines_of_version_3(width: int, grid: int) -> torch.Tensor:
+    """vits.py of facebookresearch/moco-v3: for every patch sin and cos of its row, then of its column."""
+    rows, columns = torch.meshgrid(torch.arange(grid).float(), torch.arange(grid).float(), indexing="ij")
+    omega = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float32) / (width // 4))
+    first, second = rows.flatten()[:, None] * omega, columns.flatten()[:, None] * omega
+    patches = torch.cat([first.sin(), first.cos(), second.sin(), second.cos()], dim=1)
+    return torch.cat([torch.zeros(1, width), patches])[None]
+
+
+@pytest.mark.parametrize(("key", "prefix"), [("state_dict", "module."), ("model", "")])
+def test_a_linear_probe_of_the_small_vit_has_12_heads_by_its_positions(
+    tmp_path: Path, randomise: Randomise, key: str, prefix: str
+) -> None:
+    network: Any = randomise(
+        VisionTransformer(img_size=64, patch_size=16, embed_dim=384, depth=1, num_heads=12, num_classes=5)
+    )
+    network.pos_embed.data = sines_of_version_3(384, 4)
+    torch.save({"epoch": 1, key: network.state_dict(prefix=prefix)}, tmp_path / "lincls.pth.tar")
+    backbone = load_backbone(f"vit_384x1_heads12_patch16_64@{tmp_path / 'lincls.pth.tar'}")
+    assert (backbone.family, backbone.num_classes) == ("moco", 5)
+    assert any("MoCo v3's, by its fixed positions" in line for line in backbone.load_report)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images)
+        logits = backbone.features_and_logits(images)[1]
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    with pytest.raises(CheckpointError, match="needs num_heads: 12, which that one cannot do"):
+        load_backbone(f"vit_384x1_heads6_patch16_64@{tmp_path / 'lincls.pth.tar'}")
+
+
+def test_the_whole_small_vit_is_refused_as_timms_which_has_6_heads(tmp_path: Path, randomise: Randomise) -> None:
+    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12)
+    network.pos_embed.data = sines_of_version_3(384, 14)
+    torch.save({"state_dict": network.state_dict(prefix="module.")}, tmp_path / "s.pth.tar")
+    assert load_backbone(str(tmp_path / "s.pth.tar")).architecture == "vit_384x12_heads12_patch16_224"
+    with pytest.raises(CheckpointError, match="needs num_heads: 12, which that one cannot do"):
+        load_backbone(f"timm/vit_small_patch16_224@{tmp_path / 's.pth.tar'}")

@@ -24,6 +24,7 @@ from richrep.errors import CheckpointError
 
 Tensors = dict[str, torch.Tensor]
 
+NAME = "regnet_y_depths2-1-3-1_widths16-24-48-64"
 # torchvision's name -> VISSL's; stage s of the network is called res{s + 1}
 TO_VISSL = {
     r"^stem\.": "conv1.stem.",
@@ -90,9 +91,11 @@ def test_a_regnet_of_any_size_opens_without_its_pretraining_head(
 ) -> None:
     content = container(trunk_names(regnet), PRETRAINING_HEAD, consolidated=consolidated)
     torch.save(content, tmp_path / "seer.torch")
-    backbone = load_backbone(str(tmp_path / "seer.torch"))
+    with pytest.raises(CheckpointError, match=f"never published: of timm's, none .*say so: {NAME}@/"):
+        load_backbone(str(tmp_path / "seer.torch"))
+    backbone = load_backbone(f"{NAME}@{tmp_path / 'seer.torch'}")
     assert (backbone.family, backbone.feature_dim, backbone.head) == ("vissl", 64, None)
-    assert backbone.architecture == "regnet_y_depths2-1-3-1_widths16-24-48-64"
+    assert backbone.architecture == NAME
     assert backbone.preprocessing.geometry == Geometry((224, 224), 256)
     assert any(
         "head that is not one linear layer set aside: 2 tensors (0.projection_head.0.weight, 0.prototypes0" in line
@@ -104,7 +107,7 @@ def test_a_regnet_of_any_size_opens_without_its_pretraining_head(
 def test_a_fine_tuned_network_brings_its_head_and_its_384_pixels(tmp_path: Path, regnet: nn.Module) -> None:
     head = nn.Linear(64, 5)
     torch.save(container(trunk_names(regnet), head.state_dict(prefix="0.clf.0.")), tmp_path / "ft.torch")
-    backbone = load_backbone(str(tmp_path / "ft.torch"))
+    backbone = load_backbone(f"{NAME}@{tmp_path / 'ft.torch'}")
     assert backbone.num_classes == 5
     assert backbone.preprocessing.geometry == Geometry((384, 384), 384, "bicubic")
     assert_same_features(lambda images: backbone.features_and_logits(images)[1], nn.Sequential(regnet, head))
@@ -158,7 +161,7 @@ def test_a_squeeze_that_is_not_a_quarter_of_the_input_is_refused(tmp_path: Path,
     trunk["_feature_blocks.res4.block3-1.f.se.excitation.0.weight"] = torch.zeros(6, 48, 1, 1)
     torch.save(container(trunk, {}), tmp_path / "seer.torch")
     with pytest.raises(CheckpointError, match=r"se\.fc1\.weight: file \(6, 48, 1, 1\), network \(12, 48, 1, 1\)"):
-        load_backbone(str(tmp_path / "seer.torch"))
+        load_backbone(f"{NAME}@{tmp_path / 'seer.torch'}")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +193,19 @@ def test_other_trunks_and_heads_alone_are_refused(tmp_path: Path, trunk: Tensors
 
 def test_a_plain_regnet_is_none_of_ours(regnet: nn.Module) -> None:
     assert VisslFormat().read({"state_dict": regnet.state_dict()}, {}) == []
+
+
+def test_a_small_published_one_opens_and_is_refused_without_its_last_block(tmp_path: Path) -> None:
+    network = torchvision.models.regnet_y_400mf()
+    network.fc = nn.Identity()
+    trunk = trunk_names(network)
+    torch.save(container(trunk, {}), tmp_path / "small.torch")
+    assert load_backbone(str(tmp_path / "small.torch")).architecture == "regnet_y_400mf"
+    last = max(name for name in trunk if ".res5.block4-" in name).split(".")[2]
+    torch.save(container({n: t for n, t in trunk.items() if f".{last}." not in n}, {}), tmp_path / "cut.torch")
+    with pytest.raises(CheckpointError, match=r"1-3-6-5 blocks .*regnety_004 has as many channels but other stages"):
+        load_backbone(str(tmp_path / "cut.torch"))
+    with pytest.raises(CheckpointError, match=r"missing in the file: trunk_output\.block4\.block4-5\."):
+        load_backbone(f"regnet_y_depths1-3-6-6_widths48-104-208-440@{tmp_path / 'cut.torch'}")
+    with pytest.raises(CheckpointError, match=r"its stages have 48-104-208-440 channels"):
+        load_backbone(f"regnet_y_depths1-3-6-5_widths48-104-208-441@{tmp_path / 'cut.torch'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from richrep.errors import CheckpointError
 Arrays = dict[str, np.ndarray]
 
 WIDTH, HEADS, CLASSES = 48, 3, 7
+NAME = "vit_48x2_heads3_patch8_40"
 
 
 def to_flax(network: Any) -> Arrays:
@@ -86,8 +88,8 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 def test_features_and_logits_are_those_of_the_network(tmp_path: Path, vit: Any, arrays: Arrays) -> None:
-    backbone = load_backbone(save(arrays, tmp_path / "x.npz"))
-    assert (backbone.family, backbone.architecture) == ("vit-npz", "vit_48x2_heads3_patch8_40")
+    backbone = load_backbone(f"{NAME}@{save(arrays, tmp_path / 'x.npz')}")
+    assert (backbone.family, backbone.architecture) == ("vit-npz", NAME)
     assert (backbone.feature_dim, backbone.num_classes) == (WIDTH, CLASSES)
     half = (0.5, 0.5, 0.5)
     assert backbone.preprocessing == Preprocessing(Geometry((40, 40), 40, "bicubic"), half, half)
@@ -106,14 +108,14 @@ def test_the_weights_are_those_that_timm_reads(tmp_path: Path, arrays: Arrays) -
     with torch.no_grad():
         reference.load_pretrained(path)
     reference.reset_classifier(0)
-    trunk = load_backbone(path).trunk.state_dict()
+    trunk = load_backbone(f"{NAME}@{path}").trunk.state_dict()
     assert trunk.keys() == reference.state_dict().keys()
     assert all(torch.equal(tensor, trunk[name]) for name, tensor in reference.state_dict().items())
 
 
 def test_the_hidden_layer_of_the_original_paper_is_set_aside_with_the_head(tmp_path: Path, arrays: Arrays) -> None:
     hidden = {"pre_logits/kernel": np.zeros((WIDTH, WIDTH)), "pre_logits/bias": np.zeros(WIDTH)}
-    backbone = load_backbone(save(arrays | hidden, tmp_path / "x.npz"))
+    backbone = load_backbone(f"{NAME}@{save(arrays | hidden, tmp_path / 'x.npz')}")
     assert backbone.head is None
     assert any("pre_logits and the head behind it set aside: 4 tensors" in line for line in backbone.load_report)
 
@@ -146,7 +148,7 @@ def test_an_architecture_with_other_heads_is_refused(tmp_path: Path) -> None:
 def test_a_missing_array_is_named_as_timm_calls_it(tmp_path: Path, arrays: Arrays) -> None:
     rest = {name: array for name, array in arrays.items() if "encoderblock_1/MlpBlock_3/Dense_0/kernel" not in name}
     with pytest.raises(CheckpointError, match=r"missing in the file: blocks\.1\.mlp\.fc1\.weight"):
-        load_backbone(save(rest, tmp_path / "x.npz"))
+        load_backbone(f"{NAME}@{save(rest, tmp_path / 'x.npz')}")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +167,81 @@ def test_a_missing_array_is_named_as_timm_calls_it(tmp_path: Path, arrays: Array
 )
 def test_an_odd_array_is_named(tmp_path: Path, arrays: Arrays, name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        load_backbone(save(arrays | {name: np.zeros(shape, np.float32)}, tmp_path / "x.npz"))
+        load_backbone(f"{NAME}@{save(arrays | {name: np.zeros(shape, np.float32)}, tmp_path / 'x.npz')}")
 
 
-def test_hybrids_are_refused(tmp_path: Path, arrays: Arrays) -> None:
-    with pytest.raises(CheckpointError, match="this is a hybrid"):
-        load_backbone(save(arrays | {"conv_root/kernel": np.zeros((7, 7, 3, 64))}, tmp_path / "x.npz"))
+def hybrid_to_flax(network: Any) -> Arrays:
+    """The ResNet of a hybrid under the names of timm's `load_pretrained`, which are those of the published files."""
+    resnet = {n: t.detach().numpy() for n, t in network.patch_embed.backbone.state_dict().items()}
+    named = {}
+    for name, tensor in resnet.items():
+        name = re.sub(r"^stem\.|^(?=conv\.|norm\.)", "root.", name)
+        name = re.sub(r"^stages\.(\d)\.blocks\.(\d+)\.", lambda m: f"block{int(m[1]) + 1}/unit{int(m[2]) + 1}/", name)
+        name = re.sub(
+            r"root\.(conv|norm)\.|downsample\.(conv|norm)\.",
+            lambda m: f"{m[1] or m[2]}_{'root' if m[1] else 'proj'}.",
+            name,
+        )
+        name = name.replace("norm", "gn").replace(".", "/")
+        is_kernel = tensor.ndim == 4
+        name = re.sub(r"weight$", "kernel" if is_kernel else "scale", name).removeprefix("/")
+        named[name] = tensor.transpose(2, 3, 1, 0) if is_kernel else tensor.reshape(1, 1, 1, -1)
+    return named
+
+
+@pytest.mark.parametrize(("name", "size_px"), [("vit_tiny_r_s16_p8_224", 224), ("vit_small_r26_s32_224", 224)])
+def test_hybrids_open_as_timms(
+    tmp_path: Path, randomise: Callable[[nn.Module], nn.Module], name: str, size_px: int
+) -> None:
+    network: Any = randomise(timm.create_model(name, num_classes=0))
+    path = save(to_flax(network) | hybrid_to_flax(network), tmp_path / "R.npz")
+    backbone = load_backbone(path)
+    assert (backbone.family, backbone.architecture) == ("vit-npz", name)
+    half = (0.5, 0.5, 0.5)
+    assert backbone.preprocessing == Preprocessing(Geometry((size_px, size_px), 248, "bicubic"), half, half)
+    reference: Any = timm.create_model(name, num_classes=0).eval()
+    with torch.no_grad():
+        reference.load_pretrained(path)
+    with torch.inference_mode():
+        assert_close(backbone(images_of(size_px)[:1]), network(images_of(size_px)[:1]))
+        assert_close(reference(images_of(size_px)[:1]), network(images_of(size_px)[:1]))
+
+
+def test_timm_in_front_of_the_name_means_the_same(tmp_path: Path, randomise: Callable[[nn.Module], nn.Module]) -> None:
+    network: Any = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=0))
+    path = save(to_flax(network), tmp_path / "Ti_16.npz")
+    backbones = [load_backbone(f"{family}vit_tiny_patch16_224@{path}") for family in ("", "vit/", "timm/")]
+    assert len({(b.fingerprint, b.preprocessing) for b in backbones}) == 1
+    report = " | ".join(backbones[2].load_report)
+    assert "architecture given by hand, images as it expects: resize 224 (bicubic), crop 224x224, mean (0.5" in report
+    assert "--preprocess changes that" in report
+    with torch.inference_mode():
+        assert_close(backbones[2](images_of(224)[:1]), network(images_of(224)[:1]))
+
+
+def test_a_published_vit_that_lost_its_last_block_is_refused_until_spelled_out(tmp_path: Path) -> None:
+    network: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=11)
+    path = save(to_flax(network), tmp_path / "Ti_16.npz")
+    with pytest.raises(
+        CheckpointError, match=r"width 192 with 11 blocks; of the published ViTs, those of .* have 12\."
+    ):
+        load_backbone(path)
+    assert load_backbone(f"vit_192x11_heads3_patch16_224@{path}").architecture == "vit_192x11_heads3_patch16_224"
+    with pytest.raises(CheckpointError, match=r"missing in the file: blocks\.11\."):
+        load_backbone(f"vit_192x12_heads3_patch16_224@{path}")
+    with pytest.raises(CheckpointError, match=r"needs num_heads: 3, which that one cannot do"):
+        load_backbone(f"vit_192x11_heads6_patch16_224@{path}")
+    with pytest.raises(CheckpointError, match=r"it could be vit_192x11_heads3_patch16_224\. Correct the name"):
+        load_backbone(f"vit_192x11_heads3_patch8_224@{path}")
 
 
 def test_other_archives_are_none_of_ours() -> None:
     assert VitNpzFormat().read({"embedding/kernel": torch.zeros(8, 8, 3, 4)}, {}) == []
+
+
+def test_heads_that_a_token_cannot_share_are_refused(tmp_path: Path) -> None:
+    arrays = to_flax(timm.create_model("vit_tiny_patch16_224", num_classes=0))
+    attention = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
+    shapes = {f"{attention}/{part}/kernel": np.zeros((35, 5, 7), np.float32) for part in ("query", "key", "value")}
+    with pytest.raises(CheckpointError, match=r"12 blocks and 5 heads, expected .* heads that share the 192 values"):
+        load_backbone(save(arrays | shapes, tmp_path / "x.npz"))

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from richrep.backbones.families import timm_models, torchvision_models
-from richrep.backbones.families.library_index import INDEX_FILE, Entry, count_values, load_index, shortlist
+from richrep.backbones.families.library_index import INDEX_FILE, Entry, alike, count_values, load_index, nearest
 
 ENTRIES = {
     "a": Entry(8, ("fc",), True, {"conv1": 10, "layer1": 100}),
@@ -27,15 +27,16 @@ def test_values_are_counted_by_top_level_module_without_batch_counters() -> None
     assert counted == {"conv1": 3, "pos": 2}
 
 
-def test_the_shortlist_holds_what_has_the_same_counts_without_its_head() -> None:
-    assert shortlist(ENTRIES, tensors(conv1__weight=10, layer1__weight=100)) == ["a"]
-    assert shortlist(ENTRIES, tensors(conv1__w=10, layer1__w=100, head__norm__w=4, head__fc__weight=50)) == ["a", "b"]
+def test_alike_is_what_has_the_same_counts_without_its_head() -> None:
+    assert alike(ENTRIES, tensors(conv1__weight=10, layer1__weight=100)) == ["a"]
+    assert alike(ENTRIES, tensors(conv1__w=10, layer1__w=100, head__norm__w=4, head__fc__weight=50)) == ["a", "b"]
+    assert alike(ENTRIES, tensors(conv1__weight=10, layer1__weight=101)) == []
 
 
-def test_without_a_match_the_nearest_come_first_and_strangers_never() -> None:
+def test_the_nearest_come_first_and_strangers_never() -> None:
     # shares 110 of 111 values with a, 110 of 210 with c
-    assert shortlist(ENTRIES, tensors(conv1__weight=10, layer1__weight=101)) == ["a", "b", "c"]
-    assert shortlist(ENTRIES, tensors(body__weight=400)) == []
+    assert nearest(ENTRIES, tensors(conv1__weight=10, layer1__weight=101)) == ["a", "b", "c"]
+    assert nearest(ENTRIES, tensors(body__weight=400)) == []
 
 
 def test_an_entry_survives_json() -> None:

@@ -121,3 +121,9 @@ def test_ignored_tensors_are_described_in_one_phrase() -> None:
 def test_long_lists_are_cut_and_counted() -> None:
     comparison = compare({}, {f"w{i}": torch.zeros(1) for i in range(45)})
     assert comparison.describe().endswith("w39, … (5 more)")
+
+
+def test_in_a_whole_network_nothing_is_foreign() -> None:
+    tensors = {**make_tensors(), "projector.0.weight": torch.zeros(1)}
+    comparison = compare(tensors, make_network().state_dict(), whole=True)
+    assert (comparison.ignored, comparison.unexpected) == ((), ("projector.0.weight",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,19 @@ def test_a_row_given_by_name_must_have_as_many_networks_as_the_file() -> None:
         find(checkpoint, wanted="4resnet50")
     with pytest.raises(AddressError, match=r"Unknown architecture '2resnet51'\. .*'2resnet50'"):
         find(checkpoint, wanted="2resnet51")
+
+
+def test_the_stem_that_a_file_asks_for_is_used_in_every_network() -> None:
+    networks = [without_head(torchvision.models.resnet18()).eval() for _ in range(2)]
+    plain = row_of(*networks)
+    same = replace(plain, hints={"stem_pool": "tf-same"})
+    built = [build_backbone(FAMILY, "2resnet18", checkpoint, address="row.pth") for checkpoint in (plain, same)]
+    assert find(same) == "side-by-side/2resnet18"
+    assert (built[1].variant, built[0].variant) == ("SAME pooling in the stem", "")
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert not torch.allclose(built[0](images), built[1](images), rtol=0.01)
+    with torch.device("meta"):
+        small = replace(row_of(CifarResNet(3), CifarResNet(3)), hints={"stem_pool": "tf-same"})
+    with pytest.raises(CheckpointError, match="needs stem_pool: tf-same, which that one cannot do"):
+        find(small)

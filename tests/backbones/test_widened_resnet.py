@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,14 @@ def test_another_depth_is_refused_with_the_nearest_and_what_differs() -> None:
         deeper = WidenedResNet((3, 4, 7, 3), 128)
     with pytest.raises(CheckpointError, match=r"widened-resnet/resnet50w2.* layer3\.6\.conv1\.weight"):
         find_architecture(list(FAMILIES.values()), as_checkpoint(deeper))
+
+
+def test_the_stem_that_a_file_asks_for_is_used() -> None:
+    checkpoint = replace(as_checkpoint(make_without_weights(128)), hints={"stem_pool": "tf-same"})
+    candidate, _ = find_architecture(list(FAMILIES.values()), checkpoint)
+    with torch.device("meta"):
+        layout = candidate.family.lay_out("resnet50w2", checkpoint)
+    assert (candidate.fits, layout.variant) == (True, "SAME pooling in the stem")
+    pool = layout.trunk.get_submodule("maxpool")
+    rows = torch.arange(6.0).expand(1, 1, 6, 6)
+    assert pool(rows)[0, 0, 0].tolist() == [2, 4, 5]  # windows 0-2, 2-4, 4-6: padded on the right

@@ -86,8 +86,11 @@ def load_file(path: Path, *, address: str, architecture: str = "", network: str 
     wanted = architecture or (checkpoint.architecture if _is_known(checkpoint.architecture) else "")
     found, others = find_architecture(list(FAMILIES.values()), checkpoint, wanted=wanted)
     backbone = build_backbone(found.family, found.architecture, checkpoint, address=address)
-    also = (f"also fits: {', '.join(others)}",) if others else ()
-    return replace(backbone, load_report=backbone.load_report + also)
+    facts = (f"also fits: {', '.join(others)}",) if others else ()
+    if architecture:
+        numbers = backbone.preprocessing.describe()
+        facts = (f"architecture given by hand, images as it expects: {numbers}; --preprocess changes that", *facts)
+    return replace(backbone, load_report=backbone.load_report + facts)
 
 
 def _is_known(architecture: str) -> bool:

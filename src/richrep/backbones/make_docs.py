@@ -19,6 +19,10 @@ names its networks; its **family** is what builds the network. Every parameter m
 aside is said (`richrep inspect FILE`). When a file holds several networks, `FILE#NAME` names one; a bare `FILE` means
 the first. `ARCH@FILE` gives the architecture where tensors leave a choice.
 
+A ViT or RegNet-Y without its last blocks looks like a shallower one, so only depths that were published are guessed.
+For others the name spells the network out: `vit_768x11_heads12_patch16_224@FILE` (width x blocks, heads, patch,
+picture; `clip_` or `clip_quickgelu_` before the picture), `regnet_y_depths2-5-11-1_widths232-696-1392-3712@FILE`.
+
 `richrep convert FILE OUT.safetensors` writes weights, head, masks and preprocessing in one plain file.
 """
 

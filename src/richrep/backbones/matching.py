@@ -63,11 +63,14 @@ class Comparison:
         return "; ".join(f"{len(names)} {side}: {_listed(names)}" for side, names in sides if names)
 
 
-def compare(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> Comparison:
+def compare(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, whole: bool = False
+) -> Comparison:
     """Holds the `tensors` of a file against the `expected` state dict of a network.
 
     A surplus tensor under a top-level module of the network, or under one numbered like it (`layer4` beside
-    `layer3`), is unexpected: the file holds another network. Under any other name it is ignored.
+    `layer3`), is unexpected: the file holds another network. Under any other name it is ignored, unless the `tensors`
+    are the `whole` network and nothing else: then every surplus tensor is unexpected.
     """
     wanted = {name: tensor for name, tensor in expected.items() if not _is_batch_counter(name)}
     missing = tuple(name for name in wanted if name not in tensors)
@@ -78,8 +81,8 @@ def compare(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
     )
     own = {_family_of_module(name) for name in expected}
     surplus = [name for name in tensors if name not in expected and not _is_batch_counter(name)]
-    unexpected = tuple(name for name in surplus if _family_of_module(name) in own)
-    ignored = tuple(name for name in surplus if _family_of_module(name) not in own)
+    unexpected = tuple(name for name in surplus if whole or _family_of_module(name) in own)
+    ignored = () if whole else tuple(name for name in surplus if _family_of_module(name) not in own)
     matched = len(wanted) - len(missing) - len(misshapen)
     return Comparison(matched, len(wanted), missing, unexpected, misshapen, ignored)
 

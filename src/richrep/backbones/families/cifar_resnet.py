@@ -89,6 +89,7 @@ class CifarResNetFamily:
 
     name = "cifar-resnet"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """resnet20 to resnet1202."""
@@ -108,16 +109,18 @@ class CifarResNetFamily:
         blocks = {match[0] for name in checkpoint.tensors if (match := re.match(r"layer[123]\.\d+\.", name))}
         return [min(BLOCKS_PER_STAGE, key=lambda name: abs(3 * BLOCKS_PER_STAGE[name] - len(blocks)))]
 
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
+
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk up to the pooled 64 features; head `linear`."""
         preprocessing, note = read_preprocessing(checkpoint, _ASSUMED, "32x32, ImageNet mean and std, as akamaster's")
-        head = linear_head(checkpoint.tensors, "linear", width=WIDTHS[-1])
         return Layout(
             trunk=CifarResNet(BLOCKS_PER_STAGE[architecture]),
             preprocessing=preprocessing,
             feature_dim=WIDTHS[-1],
             tensors=checkpoint.tensors,
-            head=head,
-            head_names={"linear.weight": "weight", "linear.bias": "bias"} if head is not None else {},
             notes=(note,),
+            **linear_head(checkpoint.tensors, "linear", width=WIDTHS[-1]),
         )

@@ -78,6 +78,7 @@ class CifarResNet18Family:
 
     name = "cifar-resnet18"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """cifar_resnet18, and 2 and 4 times as wide."""
@@ -97,18 +98,20 @@ class CifarResNet18Family:
             return []
         return [name for name, width in WIDTHS.items() if stem.shape == (width, 3, 3, 3)]
 
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
+
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk up to the pooled features, and the head."""
         preprocessing, note = read_preprocessing(checkpoint, _CIFAR, "32x32, CIFAR mean and std")
         feature_dim = 8 * WIDTHS[architecture]
         prefix = "fc" if "fc.weight" in checkpoint.tensors else "linear"
-        head = linear_head(checkpoint.tensors, prefix, width=feature_dim)
         return Layout(
             trunk=CifarResNet18(WIDTHS[architecture]),
             preprocessing=preprocessing,
             feature_dim=feature_dim,
             tensors=checkpoint.tensors,
-            head=head,
-            head_names={f"{prefix}.weight": "weight", f"{prefix}.bias": "bias"} if head is not None else {},
             notes=(note,),
+            **linear_head(checkpoint.tensors, prefix, width=feature_dim),
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,40 +11,13 @@ from torch import nn
 from richrep.backbones.backbone import Backbone, MaskSource, Origin
 from richrep.backbones.blank import build_without_weights, shapes_only
 from richrep.backbones.checkpoint import Checkpoint
+from richrep.backbones.families.candidate import Candidate, nothing_fits, several_fit
 from richrep.backbones.families.family import Family, Layout, knows, unknown_architecture
 from richrep.backbones.families.metadata import licence_of, named_in_metadata, wants_same_padding
 from richrep.backbones.matching import Comparison, compare, describe_ignored, load_exactly
 from richrep.backbones.padding import use_same_padding
 from richrep.backbones.sparsity import describe_masks, infer_masks
 from richrep.errors import AddressError, CheckpointError, unknown_name_message
-
-_HEAD_ONLY = re.compile(
-    r"(.*\.)?(fc|head|heads|classifier|linear|clf|bn)(\.\w+)*\.(weight|bias|running_\w+|num_\w+)|weight|bias"
-)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One architecture held against one checkpoint.
-
-    Attributes:
-        unheeded: what the file asks for and the architecture cannot do, e.g. "stem_pool: tf-same".
-    """
-
-    family: Family
-    architecture: str
-    comparison: Comparison
-    unheeded: tuple[str, ...] = ()
-
-    @property
-    def fits(self) -> bool:
-        """Whether the file holds exactly this network, and this network does all that the file asks for."""
-        return self.comparison.fits and not self.unheeded
-
-    @property
-    def address(self) -> str:
-        """What to write before '@', e.g. "timm/resnet50"."""
-        return f"{self.family.name}/{self.architecture}"
 
 
 def find_architecture(
@@ -64,10 +36,12 @@ def find_architecture(
     candidates = [_compare(family, name, checkpoint) for family, name in named]
     fitting = [candidate for candidate in candidates if candidate.fits]
     if not fitting:
-        raise CheckpointError(_nothing_fits(candidates, checkpoint, wanted))
+        near = [] if wanted else [(f, a) for f in families for a in f.nearest(checkpoint) if (f, a) not in named]
+        candidates += [_compare(family, name, checkpoint) for family, name in near]
+        raise CheckpointError(nothing_fits(candidates, checkpoint, wanted))
     chosen = _resolve(fitting, checkpoint)
     if len(chosen) > 1:
-        raise CheckpointError(_several_fit(chosen, checkpoint))
+        raise CheckpointError(several_fit(chosen, checkpoint))
     others = tuple(candidate.address for candidate in fitting if candidate is not chosen[0])
     return chosen[0], others
 
@@ -84,7 +58,7 @@ def build_backbone(family: Family, architecture: str, checkpoint: Checkpoint, *,
     """
     what = f"{checkpoint.path} as {family.name}/{architecture}"
     layout = build_without_weights(lambda: _lay_out(family, architecture, checkpoint), _modules)
-    comparison = _compare_layout(layout)
+    comparison = _compare_layout(layout, checkpoint)
     comparison.check(what=what)
     load_exactly(layout.trunk, _tensors_of_trunk(layout), what=what)
     if layout.head is not None:
@@ -137,7 +111,8 @@ def _compare(family: Family, architecture: str, checkpoint: Checkpoint) -> Candi
         layout = _lay_out(family, architecture, checkpoint)
         heeded = {"shapes", *layout.heeded}  # shapes: here, in _lay_out
         unheeded = tuple(f"{hint}: {value}" for hint, value in checkpoint.hints.items() if hint not in heeded)
-        return Candidate(family, architecture, _compare_layout(layout), unheeded)
+        comparison = _compare_layout(layout, checkpoint)
+        return Candidate(family, architecture, comparison, layout.preprocessing.describe(), unheeded)
 
 
 def _lay_out(family: Family, architecture: str, checkpoint: Checkpoint) -> Layout:
@@ -166,10 +141,15 @@ def _unflattened(layout: Layout) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _compare_layout(layout: Layout) -> Comparison:
-    """Trunk and head at once, under the names of `layout.tensors`."""
+def _compare_layout(layout: Layout, checkpoint: Checkpoint) -> Comparison:
+    """Trunk and head at once, under the names of `layout.tensors`.
+
+    A format hands over one network, without what lies beside it, so there nothing is foreign; in a plain file nobody
+    knows where the network ends.
+    """
     set_aside = set(layout.set_aside)
-    return compare({name: t for name, t in layout.tensors.items() if name not in set_aside}, _expected(layout))
+    tensors = {name: tensor for name, tensor in layout.tensors.items() if name not in set_aside}
+    return compare(tensors, _expected(layout), whole=bool(checkpoint.format))
 
 
 def _expected(layout: Layout) -> dict[str, torch.Tensor]:
@@ -217,44 +197,6 @@ def _resolve(fitting: Sequence[Candidate], checkpoint: Checkpoint) -> list[Candi
     return [candidate for candidate in best if not present & set(candidate.family.yields_to)]
 
 
-def _several_fit(candidates: Sequence[Candidate], checkpoint: Checkpoint) -> str:
-    listed = ", ".join(candidate.address for candidate in candidates)
-    return (
-        f"{checkpoint.path} fits {len(candidates)} architectures alike: {listed}. They differ in what tensors "
-        f"do not say (preprocessing, padding). Name the right one as ARCH@PATH, e.g. "
-        f"{candidates[0].address}@{checkpoint.path}."
-    )
-
-
-def _nothing_fits(candidates: Sequence[Candidate], checkpoint: Checkpoint, wanted: str) -> str:
-    """The nearest architectures, and every mismatch against the nearest one."""
-    if all(_HEAD_ONLY.fullmatch(name) for name in checkpoint.tensors):
-        return (
-            f"{checkpoint.path} holds only a head ({', '.join(list(checkpoint.tensors)[:4])}), no network that gives "
-            "features. Give the checkpoint of the network."
-        )
-    if not candidates:
-        names = list(checkpoint.tensors)
-        return (
-            f"{checkpoint.path} resembles no known architecture: it holds {len(names)} tensors "
-            f"({', '.join(names[:6])}{', …' if len(names) > 6 else ''}). If you know it, write ARCH@PATH; "
-            "`richrep list backbones` shows the architectures."
-        )
-    ordered = sorted(candidates, key=lambda candidate: candidate.comparison.mismatches)
-    nearest = ordered[0]
-    others = ", ".join(f"{c.address} ({c.comparison.mismatches} mismatches)" for c in ordered[1:3])
-    if nearest.comparison.fits:
-        return (
-            f"{checkpoint.path} has the tensors of {nearest.address}, but needs {', '.join(nearest.unheeded)}, which "
-            "that one cannot do. Leave the architecture out, and the right one is found."
-        )
-    start = "does not hold" if wanted else "fits no known architecture; the nearest is"
-    return (
-        f"{checkpoint.path} {start} {nearest.address}{f', then {others}' if others and not wanted else ''}. "
-        f"Against {nearest.address}: {nearest.comparison.describe()}. Nothing was loaded."
-    )
-
-
 def _num_classes(layout: Layout) -> int | None:
     """Rows of the head's weight."""
     return len(next(iter(layout.head.parameters()))) if layout.head is not None else None
@@ -262,7 +204,9 @@ def _num_classes(layout: Layout) -> int | None:
 
 def _first_line(layout: Layout, comparison: Comparison) -> str:
     num_classes = _num_classes(layout)
-    head = f"{num_classes} classes ({layout.head_kind})" if num_classes is not None else "none"
+    has_no_bias = isinstance(layout.head, nn.Linear) and layout.head.bias is None
+    kind = f"{layout.head_kind}, no bias" if has_no_bias else layout.head_kind
+    head = f"{num_classes} classes ({kind})" if num_classes is not None else "none"
     return (
         f"matched {comparison.matched} of {comparison.total}; head: {head}; "
         f"ignored: {describe_ignored(comparison.ignored)}"

@@ -13,16 +13,17 @@ Reading the file, comparing, listing mismatches, loading and the load report are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import torch
 from torch import nn
 
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.data.preprocessing import Preprocessing
-from richrep.errors import AddressError, unknown_name_message
+from richrep.errors import AddressError, CheckpointError, unknown_name_message
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Layout:
         pool: output of the trunk -> features (B, D); has no weights.
         head: output of the trunk -> logits (B, K); None when the file has none or it cannot be used.
         head_names: name in `tensors` -> name in the head's state dict.
-        head_kind: "linear", "linear, no bias", "conv".
+        head_kind: "linear" or "conv".
         set_aside: names in `tensors` that belong to a head that is not used.
         variant: what changes features and neither the architecture's name nor a tensor says, e.g. "SAME padding".
         notes: for the load report, one sentence each.
@@ -64,10 +65,12 @@ class Family(Protocol):
     Attributes:
         name: short, in lower case; first part of an address, e.g. "timm" in `timm/resnet50@PATH`.
         yields_to: families that win when a file fits both, e.g. because they know more about it.
+        spelled: regular expression of names that say a whole network and stand in no list; "" when there are none.
     """
 
     name: str
     yields_to: tuple[str, ...]
+    spelled: str
 
     def architectures(self) -> Mapping[str, str]:
         """Name of every architecture -> a few words about it; cheap."""
@@ -78,10 +81,14 @@ class Family(Protocol):
         ...
 
     def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
-        """Architectures that the file may hold, judged by its contents: all that fit, and when none does the nearest.
+        """Architectures that the file may hold, judged by its contents: all that fit, perhaps one too many.
 
-        Empty when the file resembles none of them.
+        Raises CheckpointError when the file is the family's and no network that the family may guess.
         """
+        ...
+
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """Others that the file resembles, nearest first, for the message when nothing fits; may take its time."""
         ...
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
@@ -93,9 +100,10 @@ class Family(Protocol):
 
 
 def knows(family: Family, architecture: str) -> bool:
-    """Whether `architecture`, ARCH or ARCH.TAG, is one of the family's."""
+    """Whether `architecture`, ARCH or ARCH.TAG, is one of the family's, listed or spelled out."""
     stem, _, tag = architecture.partition(".")
-    return stem in family.architectures() and (not tag or tag in family.tags(stem))
+    is_listed = stem in family.architectures() and (not tag or tag in family.tags(stem))
+    return is_listed or bool(family.spelled and re.fullmatch(family.spelled, architecture))
 
 
 def unknown_architecture(families: Sequence[Family], wanted: str) -> AddressError:
@@ -110,7 +118,24 @@ def unknown_architecture(families: Sequence[Family], wanted: str) -> AddressErro
     return AddressError(unknown_name_message(kind, wanted, names))
 
 
-def linear_head(tensors: Mapping[str, torch.Tensor], prefix: str, *, width: int, bias: bool = True) -> nn.Linear | None:
-    """An nn.Linear with as many classes as `prefix.weight` has rows; None when the file has no such tensor."""
-    weight = tensors.get(f"{prefix}.weight")
-    return nn.Linear(width, len(weight), bias=bias) if weight is not None and weight.ndim == 2 else None
+class LinearHead(TypedDict):
+    """The two fields of a `Layout` that say what its head is."""
+
+    head: nn.Linear | None
+    head_names: dict[str, str]
+
+
+def linear_head(tensors: Mapping[str, torch.Tensor], prefix: str, *, width: int) -> LinearHead:
+    """An nn.Linear with as many classes as `prefix.weight` has rows, and a bias where the file has one.
+
+    No head when the file has no such tensor. Raises CheckpointError for a bias without its weight.
+    """
+    weight, has_bias = tensors.get(f"{prefix}.weight"), f"{prefix}.bias" in tensors
+    if weight is None and has_bias:
+        raise CheckpointError(
+            f"the file holds half a head: {prefix}.bias without {prefix}.weight. Save the state_dict() again."
+        )
+    if weight is None or weight.ndim != 2:
+        return {"head": None, "head_names": {}}
+    head = nn.Linear(width, len(weight), bias=has_bias)
+    return {"head": head, "head_names": {f"{prefix}.{name}": name for name in head.state_dict()}}

@@ -69,19 +69,17 @@ def load_index(library: str) -> LibraryIndex:
     return LibraryIndex(content["version"], {name: Entry.from_json(row) for name, row in rows.items()})
 
 
-def shortlist(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Architectures whose every top-level module has as many values in the file; when there are none, the nearest.
+def alike(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Architectures whose every top-level module has as many values in the file.
 
     Modules of the file that an architecture lacks do not count here; the exact comparison decides about them.
     """
-    sizes = count_values(tensors.items())
-    by_module = _values_by_module(tensors, {head for entry in entries.values() for head in entry.heads})
-    fitting = [
+    sizes, by_module = _count(entries, tensors)
+    return [
         name
         for name, entry in entries.items()
         if all(_in_trunk(top, sizes, by_module, entry) == count for top, count in entry.trunk.items())
     ]
-    return fitting or _nearest(entries, sizes, by_module)
 
 
 def count_values(named: Iterable[tuple[str, torch.Tensor]]) -> Counter[str]:
@@ -108,7 +106,16 @@ def _in_trunk(top: str, sizes: Mapping[str, int], by_module: Mapping[str, int], 
     return sizes.get(top, 0) - sum(by_module.get(head, 0) for head in entry.heads if head.partition(".")[0] == top)
 
 
-def _nearest(entries: Mapping[str, Entry], sizes: Mapping[str, int], by_module: Mapping[str, int]) -> list[str]:
+def _count(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> tuple[Counter[str], Counter[str]]:
+    """Values by top-level name, and by classifier."""
+    heads = {head for entry in entries.values() for head in entry.heads}
+    return count_values(tensors.items()), _values_by_module(tensors, heads)
+
+
+def nearest(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The few architectures with the most values in common, at least half of them; nearest first."""
+    sizes, by_module = _count(entries, tensors)
+
     def share_in_common(name: str) -> float:
         """2 |A ∩ B| / (|A| + |B|), in values; 1 means the same."""
         entry = entries[name]

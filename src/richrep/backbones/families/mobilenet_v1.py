@@ -58,6 +58,7 @@ class MobileNetV1Family:
 
     name = "mobilenet-v1"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """One, of any width."""
@@ -74,22 +75,23 @@ class MobileNetV1Family:
         is_depthwise = depthwise is not None and norm is not None and depthwise.numel() == 9 * norm.numel()
         return [ARCHITECTURE] if is_depthwise else []
 
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
+
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk up to the average over the last map; head `fc`, with or without bias."""
         tensors = _canonical(checkpoint.tensors)
         widths = _widths(tensors)
         preprocessing, note = read_preprocessing(checkpoint, _ASSUMED, "256/224, ImageNet mean and std")
-        head = linear_head(tensors, "fc", width=widths[-1], bias="fc.bias" in tensors)
         multiplier = f"{widths[0]}, …, {widths[-1]} channels"
         return Layout(
             trunk=MobileNetV1(widths),
             preprocessing=preprocessing,
             feature_dim=widths[-1],
             tensors=tensors,
-            head=head,
-            head_names={f"fc.{name}": name for name in head.state_dict()} if head is not None else {},
-            head_kind="linear" if head is None or head.bias is not None else "linear, no bias",
             notes=(note,) if widths == WIDTHS else (note, f"widths of the file: {multiplier}"),
+            **linear_head(tensors, "fc", width=widths[-1]),
         )
 
 

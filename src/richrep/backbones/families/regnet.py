@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from richrep.backbones.blank import shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout, linear_head
+from richrep.backbones.families.library_index import count_values, load_index
 from richrep.backbones.families.metadata import read_preprocessing
 from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import CheckpointError
 
+_MAX_DEPTH = 100  # blocks of a stage; the deepest published has 18
 _SE_RATIO = 0.25  # of the width at the block's input
 _ASSUMED = Preprocessing(Geometry(size_px=(224, 224), resize_px=256))
 _LAST_CONVOLUTION = re.compile(r"trunk_output\.block(\d+)\.block\1-(\d+)\.f\.c\.0\.weight")
@@ -42,12 +45,14 @@ KNOWN = {
 class RegNetFamily:
     """Radosavovic et al. Designing Network Design Spaces, CVPR 2020, https://arxiv.org/abs/2003.13678; torchvision's.
 
-    Names of the parameters as in torchvision. Detects only files of VISSL: depths and widths come from the tensors,
-    and in a plain file part of a larger network would pass for a smaller one.
+    Names of the parameters as in torchvision. Detects only files of VISSL, and of those the sizes that were published:
+    a network that lost the last blocks of a stage looks like a smaller one. Any other is opened by a name that spells
+    out its stages, e.g. `regnet_y_depths2-5-11-1_widths232-696-1392-3712@PATH`.
     """
 
     name = "regnet"
     yields_to: tuple[str, ...] = ("torchvision",)
+    spelled = r"regnet_y_depths(\d+(?:-\d+)*)_widths(\d+(?:-\d+)*)"
 
     def architectures(self) -> Mapping[str, str]:
         """SEER's, of which torchvision has two."""
@@ -58,25 +63,31 @@ class RegNetFamily:
         return ()
 
     def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
-        """The one that the tensors say."""
+        """The one that the tensors say. Raises CheckpointError when it must be spelled out."""
         if checkpoint.format != "vissl" or "stem.0.weight" not in checkpoint.tensors:
             return []
-        return [_name(_read_shape(checkpoint))]
+        shape = _read_shape(checkpoint)
+        name = _name(shape)
+        if name not in KNOWN:
+            _check_published(shape, f"{name}@{checkpoint.path}", checkpoint)
+        return [name]
+
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk up to the pooled features; head `fc`."""
-        shape = KNOWN.get(architecture) or _read_shape(checkpoint)
+        shape = KNOWN.get(architecture) or _spelled_shape(architecture, _read_shape(checkpoint), checkpoint)
         preprocessing, note = read_preprocessing(checkpoint, _ASSUMED, "224x224, ImageNet mean and std")
         width = shape.widths[-1]
-        head = linear_head(checkpoint.tensors, "fc", width=width)
         return Layout(
             trunk=_make_trunk(shape),
             preprocessing=preprocessing,
             feature_dim=width,
             tensors=checkpoint.tensors,
-            head=head,
-            head_names={"fc.weight": "weight", "fc.bias": "bias"} if head is not None else {},
             notes=(note,),
+            **linear_head(checkpoint.tensors, "fc", width=width),
         )
 
 
@@ -129,10 +140,43 @@ def _convolution(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     return weight
 
 
+def _spelled_shape(architecture: str, found: RegNetShape, checkpoint: Checkpoint) -> RegNetShape:
+    """The stages that the name says; stem and groups are the file's."""
+    match = re.fullmatch(RegNetFamily.spelled, architecture)
+    assert match, architecture
+    depths, widths = (tuple(int(number) for number in part.split("-")) for part in match.groups())
+    if len(depths) != len(widths) or widths != found.widths or not all(1 <= depth <= _MAX_DEPTH for depth in depths):
+        raise CheckpointError(
+            f"{checkpoint.path} does not hold {architecture}: its stages have {_dashed(found.widths)} channels and "
+            f"{_dashed(found.depths)} blocks; expected these channels and 1 to {_MAX_DEPTH} blocks. Correct the name."
+        )
+    return replace(found, depths=depths)
+
+
+def _check_published(shape: RegNetShape, spelled: str, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError unless timm has a RegNet-Y whose every stage has as many values."""
+    with shapes_only():
+        trunk = _make_trunk(shape).get_submodule("trunk_output").state_dict()
+    stages = {name.replace("block", "s"): count for name, count in count_values(trunk.items()).items()}
+    entries = {name: entry for name, entry in load_index("timm").entries.items() if name.startswith("regnety_")}
+    if any(stages == {top: n for top, n in entry.trunk.items() if top != "stem"} for entry in entries.values()):
+        return
+    alike = [name for name, entry in entries.items() if entry.feature_dim == shape.widths[-1]]
+    known = f"{' and '.join(alike)} has as many channels but other stages" if alike else "none has as many channels"
+    raise CheckpointError(
+        f"{checkpoint.path} holds a RegNet-Y with stages of {_dashed(shape.depths)} blocks and {_dashed(shape.widths)} "
+        f"channels, which was never published: of timm's, {known}. If blocks are missing, get the whole file. If it "
+        f"was trained like this, say so: {spelled}."
+    )
+
+
+def _dashed(numbers: Sequence[int]) -> str:
+    return "-".join(map(str, numbers))
+
+
 def _name(shape: RegNetShape) -> str:
     """SEER's with these widths, be blocks missing or not, else depths and widths."""
     for name, known in KNOWN.items():
         if shape.widths == known.widths:
             return name
-    depths, widths = ("-".join(map(str, numbers)) for numbers in (shape.depths, shape.widths))
-    return f"regnet_y_depths{depths}_widths{widths}"
+    return f"regnet_y_depths{_dashed(shape.depths)}_widths{_dashed(shape.widths)}"

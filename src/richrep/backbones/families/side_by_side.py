@@ -49,6 +49,7 @@ class SideBySideFamily:
 
     name = "side-by-side"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def __init__(self, parts: Sequence[Family]) -> None:
         self.parts = tuple(parts)
@@ -79,6 +80,10 @@ class SideBySideFamily:
                 raise CheckpointError(f"Of {len(numbers)} networks side by side, model{i}: {error}") from None
         return [_name_of(names)]
 
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
+
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """All networks, without the heads that single ones may have; head `fc` on their features side by side."""
         layouts = [
@@ -93,7 +98,6 @@ class SideBySideFamily:
                 "Save each as a file of its own and give them together."
             )
         width = sum(layout.feature_dim for layout in layouts)
-        head = linear_head(checkpoint.tensors, "fc", width=width)
         own_heads = [f"model{i}.{n}" for i, each in enumerate(layouts) for n in (*each.head_names, *each.set_aside)]
         notes = tuple(dict.fromkeys(note for layout in layouts for note in layout.notes))
         return Layout(
@@ -101,10 +105,11 @@ class SideBySideFamily:
             preprocessing=preprocessing,
             feature_dim=width,
             tensors=_named_tensors(layouts, checkpoint),
-            head=head,
-            head_names={"fc.weight": "weight", "fc.bias": "bias"} if head is not None else {},
             set_aside=own_heads,
+            variant="; ".join(dict.fromkeys(layout.variant for layout in layouts if layout.variant)),
             notes=(*notes, f"heads of single networks set aside: {len(own_heads)} tensors") if own_heads else notes,
+            heeded=[hint for hint in checkpoint.hints if all(hint in layout.heeded for layout in layouts)],
+            **linear_head(checkpoint.tensors, "fc", width=width),
         )
 
 

@@ -11,13 +11,16 @@ from torch import nn
 
 from richrep.backbones.blank import constant_weights, shapes_only
 from richrep.backbones.checkpoint import Checkpoint
-from richrep.backbones.families.family import Layout
-from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
+from richrep.backbones.families.family import Layout, linear_head
+from richrep.backbones.families.library_index import Entry, alike, count_values, load_index, nearest
 from richrep.backbones.families.metadata import read_preprocessing, timm_preprocessing
+from richrep.backbones.families.stem_pool import heed_stem_pool
+from richrep.backbones.families.vit_hints import heed_vit_hints
 from richrep.data.preprocessing import Preprocessing
 from richrep.errors import CheckpointError
 
 _INDEX_CLASSES = 1000  # of the classifiers that the index describes
+_HIDDEN_LAYER = "pre_logits."  # of the first ViTs, also in files that timm published until 2022
 
 
 class TimmFamily:
@@ -27,7 +30,8 @@ class TimmFamily:
     """
 
     name = "timm"
-    yields_to: tuple[str, ...] = ("torchvision",)
+    yields_to: tuple[str, ...] = ("torchvision", "vit")
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """Every architecture of the index; the installed timm may lack the newest or know a few more."""
@@ -41,8 +45,11 @@ class TimmFamily:
 
     def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
         """By the number of values per top-level module; only what the installed timm can build."""
-        names = shortlist(load_index(self.name).entries, checkpoint.tensors)
-        return [name for name in names if _is_installed(name)] if names else []
+        return _installed(alike(load_index(self.name).entries, checkpoint.tensors))
+
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """By the same numbers."""
+        return _installed(nearest(load_index(self.name).entries, checkpoint.tensors))
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk without classifier; head when the classifier is one nn.Linear on the features."""
@@ -50,32 +57,32 @@ class TimmFamily:
         entry = find_entry(name)
         if not entry.feature_dim:
             raise CheckpointError(f"timm/{name} does not give one feature vector per image, so richrep cannot use it.")
-        weight = checkpoint.tensors.get(f"{entry.heads[0]}.weight") if entry.is_linear else None
-        has_head = weight is not None and weight.ndim == 2
-        model = make_model(architecture, num_classes=len(weight) if weight is not None and has_head else _INDEX_CLASSES)
+        model = make_model(architecture)
         assumed, note = published_preprocessing(model)
-        classifier = model.get_classifier()
         model.reset_classifier(0)
         said = replace(checkpoint, preprocessing=None) if tag else checkpoint  # a tag given by hand counts more
         preprocessing, report = read_preprocessing(said, assumed, note)
-        head = classifier if has_head else None
-        names = {f"{entry.heads[0]}.{n}": n for n in head.state_dict()} if head is not None else {}
-        set_aside = [n for n in checkpoint.tensors if n.rpartition(".")[0] in entry.heads and n not in names]
+        hidden = [n for n in checkpoint.tensors if n.startswith(_HIDDEN_LAYER)]  # between the features and the head
+        is_linear = entry.is_linear and not hidden
+        head = linear_head(checkpoint.tensors if is_linear else {}, "".join(entry.heads[:1]), width=entry.feature_dim)
+        classifier = [n for n in checkpoint.tensors if n.rpartition(".")[0] in entry.heads]
+        set_aside = [n for n in (*hidden, *classifier) if n not in head["head_names"]]
         notes = (
             (report, f"head set aside, it is not one linear layer: {len(set_aside)} tensors")
             if set_aside
             else (report,)
         )
-        return Layout(
+        layout = Layout(
             trunk=model,
             preprocessing=preprocessing,
             feature_dim=entry.feature_dim,
             tensors=checkpoint.tensors,
-            head=head,
-            head_names=names,
             set_aside=set_aside,
             notes=notes,
+            **head,
+            **heed_stem_pool(model, checkpoint.hints),
         )
+        return heed_vit_hints(layout, checkpoint)
 
 
 def make_model(name: str, *, num_classes: int = _INDEX_CLASSES) -> Any:
@@ -146,7 +153,10 @@ def published_preprocessing(model: Any) -> tuple[Preprocessing, str]:
     return timm_preprocessing(config), note
 
 
-def _is_installed(name: str) -> bool:
+def _installed(names: Sequence[str]) -> list[str]:
+    """Those of `names` that the installed timm can build; timm is imported only when there are any."""
+    if not names:
+        return []
     import timm
 
-    return bool(timm.is_model(name))
+    return [name for name in names if timm.is_model(name)]

@@ -13,8 +13,9 @@ from torch import nn
 from richrep.backbones.blank import shapes_only
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout, linear_head
-from richrep.backbones.families.library_index import Entry, count_values, load_index, shortlist
+from richrep.backbones.families.library_index import Entry, alike, count_values, load_index, nearest
 from richrep.backbones.families.metadata import read_preprocessing
+from richrep.backbones.families.stem_pool import heed_stem_pool
 from richrep.data.preprocessing import Geometry, Preprocessing
 
 # Published weights expect the input re-normalised inside the network; auxiliary heads serve training only.
@@ -32,6 +33,7 @@ class TorchvisionFamily:
 
     name = "torchvision"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """Every classification architecture of the index."""
@@ -45,7 +47,11 @@ class TorchvisionFamily:
 
     def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
         """By the number of values per top-level module."""
-        return shortlist(load_index(self.name).entries, checkpoint.tensors)
+        return alike(load_index(self.name).entries, checkpoint.tensors)
+
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """By the same numbers."""
+        return nearest(load_index(self.name).entries, checkpoint.tensors)
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Features are the input of the last linear layer; of SqueezeNet, the pooled map before its classifier."""
@@ -54,7 +60,7 @@ class TorchvisionFamily:
         said = replace(checkpoint, preprocessing=None) if tag else checkpoint  # a tag given by hand counts more
         preprocessing, note = read_preprocessing(said, assumed, source)
         model = make_model(name, tag)
-        hinted = _heed(model, checkpoint.hints)
+        hinted = heed_stem_pool(model, checkpoint.hints)
         auxiliary = [t for t in checkpoint.tensors if t.startswith(_AUXILIARY.get(name, ("\0",)))]
         notes = (note, f"auxiliary heads set aside: {len(auxiliary)} tensors") if auxiliary else (note,)
         if name in _SQUEEZENETS:
@@ -123,27 +129,11 @@ def find_weights(name: str, *tags: str) -> Any:
     return next(members[tag] for tag in tags if tag in members)
 
 
-def _heed(model: nn.Module, hints: Mapping[str, str]) -> dict[str, Any]:
-    """Follows {"stem_pool": "tf-same"}, in place, where `model` is a ResNet: pads one pixel right and below, no other.
-
-    Padding with zeros or with -inf is the same there: the pooling follows a ReLU.
-    """
-    from torchvision.models import ResNet
-
-    if not isinstance(model, ResNet) or hints.get("stem_pool") != "tf-same":
-        return {}
-    model.maxpool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, stride=2))
-    return {"heeded": ("stem_pool",), "variant": "SAME pooling in the stem"}
-
-
 def _linear_parts(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     prefix, linear = last_linear(model)
     _replace(model, prefix, nn.Identity())
-    has_bias = linear.bias is not None and f"{prefix}.bias" in tensors
-    head = linear_head(tensors, prefix, width=linear.in_features, bias=has_bias)
-    names = {f"{prefix}.{name}": name for name in head.state_dict()} if head is not None else {}
-    kind = "linear, no bias" if head is not None and linear.bias is not None and not has_bias else "linear"
-    return {"trunk": model, "feature_dim": linear.in_features, "head": head, "head_names": names, "head_kind": kind}
+    head = linear_head(tensors, prefix, width=linear.in_features)
+    return {"trunk": model, "feature_dim": linear.in_features, **head}
 
 
 def _squeezenet_parts(model: Any, width: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

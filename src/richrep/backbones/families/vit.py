@@ -1,12 +1,11 @@
-"""ViTs of any size, their shape read from the tensors; for formats that say what the tensors do not."""
+"""ViTs of any size, their shape read from the tensors, or spelled out in the address."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -15,8 +14,16 @@ from richrep.backbones.families.family import Layout, linear_head
 from richrep.backbones.families.library_index import load_index
 from richrep.backbones.families.metadata import read_preprocessing
 from richrep.backbones.families.timm_models import TimmFamily
-from richrep.backbones.formats.vit_tensors import VitShape, imagenet_preprocessing, read_vit_shape
-from richrep.data.preprocessing import Preprocessing
+from richrep.backbones.formats.vit_tensors import (
+    MAX_DEPTH,
+    VitShape,
+    imagenet_preprocessing,
+    is_described,
+    is_hybrid,
+    pools_patches,
+    read_vit_shape,
+)
+from richrep.errors import CheckpointError
 
 _NAMED = re.compile(r"vit_(tiny|small|base|large|huge|giant|gigantic)_patch\d+_(clip_)?(quickgelu_)?\d+")
 # (width, depth, heads) -> timm's word for it; Dosovitskiy et al. 2021, table 1, and Touvron et al. 2021, table 1
@@ -29,18 +36,32 @@ _SIZES = {
     (1408, 40, 16): "giant",
     (1664, 48, 16): "gigantic",
 }
+_QUICK = "quick_gelu"  # timm's word for CLIP's x * sigmoid(1.702 x)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What no tensor says: depth (of what the file should hold), heads of the attention, activation, the norms' eps."""
+
+    depth: int
+    num_heads: int
+    activation: str
+    norm_eps: float
 
 
 class VitFamily:
     """Dosovitskiy et al. An Image is Worth 16x16 Words, ICLR 2021, https://arxiv.org/abs/2010.11929; timm's network.
 
-    Detects only files of formats with the hints of formats/vit_tensors.py: what the heads of the attention and the
-    activation are, no tensor says. Features are the class token after the last norm. A file opened by the name of one
-    of timm's ViTs may have other positions: they are resampled.
+    Detects only files of formats with the hints of formats/vit_tensors.py, and of those the depths that were published:
+    a network that lost its last blocks looks like a shallower one. Any other is opened by a name that spells it out,
+    e.g. `vit_768x11_heads12_patch16_224@PATH`: width x depth, heads, patch, picture. Features are the class token after
+    the last norm, or the normalised average of the patches where the file has `fc_norm`. A file opened by the name of
+    one of timm's ViTs may have other positions: they are resampled.
     """
 
     name = "vit"
-    yields_to: tuple[str, ...] = ("timm",)
+    yields_to: tuple[str, ...] = ()
+    spelled = r"vit_\d+x(\d+)_heads(\d+)_patch\d+_(clip_)?(quickgelu_)?\d+"
 
     def architectures(self) -> Mapping[str, str]:
         """Those of timm's that the formats use."""
@@ -52,66 +73,127 @@ class VitFamily:
         return ()
 
     def detect(self, checkpoint: Checkpoint) -> Sequence[str]:
-        """The one that tensors and hints say."""
-        return [_name(checkpoint)] if _is_described(checkpoint) else []
+        """The one that tensors and hints say. Raises CheckpointError when it must be spelled out."""
+        if not is_described(checkpoint.hints) or is_hybrid(checkpoint.tensors):
+            return []
+        _check_published(checkpoint)
+        if "activation" not in checkpoint.hints:
+            names = " or ".join(_name(checkpoint, activation) + _at(checkpoint) for activation in (_QUICK, "gelu"))
+            raise CheckpointError(
+                f"{checkpoint.path} does not say which activation its MLPs have: QuickGELU, as OpenAI trained, or "
+                f"GELU, as open_clip usually does. Name the right one: {names}."
+            )
+        return [_name(checkpoint, checkpoint.hints["activation"])]
+
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
 
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk without classifier; head `head`."""
-        if _is_described(checkpoint) and architecture == _name(checkpoint):
-            return _lay_out_as_described(checkpoint)
-        layout = TimmFamily().lay_out(architecture, checkpoint)
-        return _fit_to_named(layout, checkpoint) if _is_described(checkpoint) else layout
+        if spelled := re.fullmatch(self.spelled, architecture):
+            return _lay_out(_spelled_choices(spelled, checkpoint), checkpoint)
+        hints = checkpoint.hints
+        if "activation" in hints and architecture == _name(checkpoint, hints["activation"]):
+            choices = _Choices(
+                read_vit_shape(checkpoint.tensors).depth,
+                _heads(checkpoint),
+                hints["activation"],
+                float(hints["norm_eps"]),
+            )
+            return _lay_out(choices, checkpoint)
+        return TimmFamily().lay_out(architecture, checkpoint)
 
 
-def _is_described(checkpoint: Checkpoint) -> bool:
-    """Whether the file's format says what this family needs."""
-    return "num_heads" in checkpoint.hints
+def _heads(checkpoint: Checkpoint) -> int:
+    """As the format says; of widths that nobody published, as many as have 64 values each."""
+    return int(checkpoint.hints.get("num_heads", max(read_vit_shape(checkpoint.tensors).width // 64, 1)))
 
 
-def _name(checkpoint: Checkpoint) -> str:
-    """As timm would call it; of unusual sizes, the numbers instead of a word."""
-    shape = read_vit_shape(checkpoint.tensors)
-    heads = int(checkpoint.hints["num_heads"])
+def _name(checkpoint: Checkpoint, activation: str) -> str:
+    """As timm would call it; of unusual sizes, spelled out."""
+    shape, heads = read_vit_shape(checkpoint.tensors), _heads(checkpoint)
     size = _SIZES.get((shape.width, shape.depth, heads), f"{shape.width}x{shape.depth}_heads{heads}")
     clip = "clip_" if _has_first_norm(checkpoint) else ""
-    quick = "quickgelu_" if checkpoint.hints["activation"] == "quick_gelu" else ""
+    quick = "quickgelu_" if activation == _QUICK else ""
     return f"vit_{size}_patch{shape.patch_px}_{clip}{quick}{shape.size_px}"
 
 
-def _lay_out_as_described(checkpoint: Checkpoint) -> Layout:
+def _at(checkpoint: Checkpoint) -> str:
+    """What follows ARCH in an address."""
+    return f"@{checkpoint.path}" + (f"#{checkpoint.network}" if checkpoint.network else "")
+
+
+def _check_published(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError when no published ViT has this width and depth, as blocks may be missing."""
     shape = read_vit_shape(checkpoint.tensors)
-    assumed = imagenet_preprocessing(shape.size_px, "bicubic")
-    preprocessing, note = read_preprocessing(checkpoint, assumed, "ImageNet mean and std")
-    head = linear_head(checkpoint.tensors, "head", width=shape.width)
-    is_published = (shape.width, shape.depth, int(checkpoint.hints["num_heads"])) in _SIZES
-    depth = () if is_published else (f"{shape.depth} blocks, as many as the file holds: no published size",)
-    return Layout(
-        trunk=_make_trunk(shape, checkpoint),
-        preprocessing=preprocessing,
-        feature_dim=shape.width,
-        tensors=checkpoint.tensors,
-        head=head,
-        head_names={"head.weight": "weight", "head.bias": "bias"} if head is not None else {},
-        notes=(note, *depth),
-        heeded=("num_heads", "norm_eps", "activation"),
+    vits = [e.trunk for e in load_index("timm").entries.values() if {"cls_token", "blocks", "norm"} <= e.trunk.keys()]
+    per_block = 4 * shape.width**2 + 2 * shape.width * shape.mlp_width + shape.mlp_width + 9 * shape.width
+    same_width = [vit["blocks"] for vit in vits if vit["norm"] == 2 * shape.width]
+    depths = sorted({values // per_block for values in same_width if values % per_block == 0})
+    if shape.depth in depths:
+        return
+    known = f"those of this width have {', '.join(map(str, depths))}" if depths else "none has this width"
+    name = _name(checkpoint, checkpoint.hints.get("activation", "gelu"))
+    raise CheckpointError(
+        f"{checkpoint.path} holds a ViT of width {shape.width} with {shape.depth} blocks; of the published ViTs, "
+        f"{known}. If blocks are missing, get the whole file. If it was trained like this, say so, with the heads that "
+        f"it was trained with: {name}{_at(checkpoint)}."
     )
 
 
-def _make_trunk(shape: VitShape, checkpoint: Checkpoint) -> nn.Module:
+def _spelled_choices(spelled: re.Match[str], checkpoint: Checkpoint) -> _Choices:
+    """By the name; what it does not say, by the format, or as in ViT and CLIP."""
+    shape, depth, num_heads = read_vit_shape(checkpoint.tensors), int(spelled[1]), int(spelled[2])
+    clip, quick = "clip_" if _has_first_norm(checkpoint) else "", spelled[4] or ""
+    own = f"vit_{shape.width}x{depth}_heads{num_heads}_patch{shape.patch_px}_{clip}{quick}{shape.size_px}"
+    if spelled[0] != own:
+        raise CheckpointError(
+            f"{checkpoint.path} does not hold {spelled[0]}: by its width, patches, first norm and positions it could "
+            f"be {own}. Correct the name."
+        )
+    norm_eps = float(checkpoint.hints.get("norm_eps", 1e-5 if spelled[3] else 1e-6))
+    return _Choices(depth, num_heads, _QUICK if spelled[4] else "gelu", norm_eps)
+
+
+def _lay_out(choices: _Choices, checkpoint: Checkpoint) -> Layout:
+    shape = read_vit_shape(checkpoint.tensors)
+    if not 1 <= choices.depth <= MAX_DEPTH or choices.num_heads < 1 or shape.width % choices.num_heads:
+        raise CheckpointError(
+            f"{checkpoint.path} is to be a ViT of {choices.depth} blocks and {choices.num_heads} heads, expected 1 to "
+            f"{MAX_DEPTH} blocks, and heads that share the {shape.width} values of a token evenly. Correct the name "
+            "before '@' where there is one; else the file is damaged."
+        )
+    assumed = imagenet_preprocessing(shape.size_px, "bicubic")
+    preprocessing, note = read_preprocessing(checkpoint, assumed, "ImageNet mean and std")
+    own_heads = checkpoint.hints.get("num_heads", str(choices.num_heads)) == str(choices.num_heads)
+    return Layout(
+        trunk=_make_trunk(shape, choices, checkpoint),
+        preprocessing=preprocessing,
+        feature_dim=shape.width,
+        tensors=checkpoint.tensors,
+        notes=(note,),
+        heeded=("norm_eps", "activation", "pool", *(["num_heads"] if own_heads else [])),
+        **linear_head(checkpoint.tensors, "head", width=shape.width),
+    )
+
+
+def _make_trunk(shape: VitShape, choices: _Choices, checkpoint: Checkpoint) -> nn.Module:
     from timm.layers.norm import LayerNorm
     from timm.models import VisionTransformer
 
     model: nn.Module = VisionTransformer(
         img_size=shape.size_px,
         patch_size=shape.patch_px,
+        global_pool="avg" if pools_patches(checkpoint.tensors) else "token",
         num_classes=0,
         embed_dim=shape.width,
-        depth=shape.depth,
-        num_heads=int(checkpoint.hints["num_heads"]),
+        depth=choices.depth,
+        num_heads=choices.num_heads,
         mlp_ratio=(shape.mlp_width + 0.5) / shape.width,  # timm truncates the product
         pre_norm=_has_first_norm(checkpoint),
-        norm_layer=partial(LayerNorm, eps=float(checkpoint.hints["norm_eps"])),
-        act_layer=checkpoint.hints["activation"],
+        norm_layer=partial(LayerNorm, eps=choices.norm_eps),
+        act_layer=choices.activation,
     )
     return model
 
@@ -119,34 +201,3 @@ def _make_trunk(shape: VitShape, checkpoint: Checkpoint) -> nn.Module:
 def _has_first_norm(checkpoint: Checkpoint) -> bool:
     """As CLIP's, which also has no bias in the patch embedding."""
     return "norm_pre.weight" in checkpoint.tensors
-
-
-def _fit_to_named(layout: Layout, checkpoint: Checkpoint) -> Layout:
-    """`layout` of one of timm's ViTs for a file whose positions may have another grid.
-
-    The user's word for the activation counts more than the format's; heads and norms must be the file's.
-    """
-    from timm.layers.pos_embed import resample_abs_pos_embed
-
-    model: Any = layout.trunk
-    own = {"num_heads": str(model.blocks[0].attn.num_heads), "norm_eps": str(model.norm.eps)}
-    heeded = ("activation", *(hint for hint, value in own.items() if checkpoint.hints[hint] == value))
-    layout = replace(layout, heeded=heeded)
-    shape, grid = read_vit_shape(checkpoint.tensors), model.patch_embed.grid_size
-    if grid == (shape.grid, shape.grid) or shape.width != model.embed_dim:
-        return layout
-    positions = resample_abs_pos_embed(checkpoint.tensors["pos_embed"], new_size=list(grid))
-    note = f"positions resampled from {shape.grid}x{shape.grid} to {grid[0]}x{grid[1]} (bicubic)"
-    return replace(
-        layout,
-        tensors={**layout.tensors, "pos_embed": positions},
-        preprocessing=_scaled(layout.preprocessing, model.patch_embed.img_size),
-        notes=(*layout.notes, note),
-    )
-
-
-def _scaled(preprocessing: Preprocessing, size_px: tuple[int, int]) -> Preprocessing:
-    """The same for another size of image."""
-    old = preprocessing.geometry
-    resize = None if old.resize_px is None else round(old.resize_px * max(size_px) / max(old.size_px))
-    return replace(preprocessing, geometry=replace(old, size_px=size_px, resize_px=resize))

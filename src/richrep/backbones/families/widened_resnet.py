@@ -12,6 +12,7 @@ from torchvision.models.resnet import Bottleneck
 from richrep.backbones.checkpoint import Checkpoint
 from richrep.backbones.families.family import Layout, linear_head
 from richrep.backbones.families.metadata import read_preprocessing
+from richrep.backbones.families.stem_pool import heed_stem_pool
 from richrep.data.preprocessing import Geometry, Preprocessing
 
 WIDTHS = {f"resnet50w{times}": 64 * times for times in (2, 4, 5)}  # channels after the first convolution
@@ -35,6 +36,7 @@ class WidenedResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         in_channels = width
         for i, num_blocks in enumerate(blocks_per_stage):
             self.add_module(f"layer{i + 1}", _make_stage(in_channels, width * 2**i, num_blocks, stride=2 if i else 1))
@@ -44,9 +46,7 @@ class WidenedResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> features (B, 32 * width)."""
-        x = F.max_pool2d(
-            F.relu(self.bn1(self.conv1(images))), kernel_size=3, stride=2, padding=1
-        )  # (B, width, H/4, W/4)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))  # (B, width, H/4, W/4)
         for i in range(self.num_stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
         return torch.mean(x, dim=(2, 3))
@@ -67,6 +67,7 @@ class WidenedResNetFamily:
 
     name = "widened-resnet"
     yields_to: tuple[str, ...] = ()
+    spelled = ""
 
     def architectures(self) -> Mapping[str, str]:
         """resnet50w2, resnet50w4 and resnet50w5."""
@@ -85,17 +86,21 @@ class WidenedResNetFamily:
             return []
         return [name for name, width in WIDTHS.items() if stem.shape == (width, 3, 7, 7)]
 
+    def nearest(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """None: `detect` names the nearest already."""
+        return ()
+
     def lay_out(self, architecture: str, checkpoint: Checkpoint) -> Layout:
         """Trunk up to the pooled features; head `fc`."""
         preprocessing, note = read_preprocessing(checkpoint, _IMAGENET, "resize 256, crop 224, ImageNet mean and std")
         trunk = WidenedResNet(_BLOCKS_PER_STAGE, WIDTHS[architecture])
-        head = linear_head(checkpoint.tensors, "fc", width=trunk.feature_dim)
+        hinted = heed_stem_pool(trunk, checkpoint.hints)
         return Layout(
             trunk=trunk,
             preprocessing=preprocessing,
             feature_dim=trunk.feature_dim,
             tensors=checkpoint.tensors,
-            head=head,
-            head_names={"fc.weight": "weight", "fc.bias": "bias"} if head is not None else {},
             notes=(note,),
+            **linear_head(checkpoint.tensors, "fc", width=trunk.feature_dim),
+            **hinted,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,19 +81,15 @@ def _activation(content: Mapping[str, Any], others: Mapping[str, torch.Tensor]) 
     """What follows the first layer of an MLP, which no tensor says, and how that is known.
 
     OpenAI trained with QuickGELU, x * sigmoid(1.702 x); open_clip with GELU unless its model is called "quickgelu".
+    Empty when the file does not say: open_clip also writes OpenAI's weights, and QuickGELU goes with some text towers.
     """
     if _OPENAI_ONLY & others.keys():
         return "quick_gelu", "QuickGELU, as the file has the tensors of OpenAI's archives"
     name = content.get("name")
-    if isinstance(name, str) and "state_dict" in content:
-        quick = "quickgelu" in name.lower()
+    if isinstance(name, str) and "state_dict" in content and re.search(r"ViT-|quickgelu", name):
+        quick = "quickgelu" in name
         return ("quick_gelu" if quick else "gelu"), f"{'Quick' * quick}GELU, by open_clip's name of the run {name!r}"
-    if any(other.startswith("text.") for other in others):
-        return "gelu", "GELU, as the file has the text tower of open_clip"
-    return "gelu", (
-        "GELU assumed, as open_clip trains by default; for weights of OpenAI write ARCH@PATH with their QuickGELU, "
-        "e.g. vit_base_patch32_clip_quickgelu_224@PATH"
-    )
+    return "", "not said by the file, so as in the architecture's name"
 
 
 def _read_vit(tower: Mapping[str, torch.Tensor], notes: tuple[str, ...], activation: str, reason: str) -> Network:
@@ -102,6 +99,11 @@ def _read_vit(tower: Mapping[str, torch.Tensor], notes: tuple[str, ...], activat
         raise CheckpointError(
             f"its visual tower also holds {', '.join(foreign[:4])}; expected CLIP's ViT and nothing else. Variants "
             "with their own pooling or norms are not supported."
+        )
+    if "norm_pre.weight" not in network:
+        raise CheckpointError(
+            "its visual tower has no ln_pre.weight, expected CLIP's ViT. The file is not complete, or it is a variant "
+            "that averages the patches, which is not supported."
         )
     network |= {"cls_token": network["cls_token"][None, None]}  # (1, 1, D)
     if "pos_embed" in network:

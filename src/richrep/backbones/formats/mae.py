@@ -1,8 +1,7 @@
-"""MAE: pretrained ViTs, with or without their decoder."""
+"""MAE: ViTs as pretrained, with or without decoder, with a linear probe, and fine-tuned on averaged patches."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,28 +9,42 @@ import torch
 
 from richrep.backbones.formats.container import read_container
 from richrep.backbones.formats.format import Network, set_aside_note, split_off
-from richrep.backbones.formats.vit_tensors import imagenet_preprocessing, is_vit, read_vit_shape, vit_hints
+from richrep.backbones.formats.vit_tensors import (
+    has_fixed_positions,
+    imagenet_preprocessing,
+    is_vit,
+    pools_patches,
+    read_vit_shape,
+    vit_hints,
+)
+from richrep.errors import CheckpointError
+
+_PROBE_EPS = 1e-6  # of the batch norm before a linear probe, facebookresearch/mae, main_linprobe.py
 
 
 class MaeFormat:
-    """Pretraining files of facebookresearch/mae: `{"model": …}` with a ViT under timm's names.
+    """Files of facebookresearch/mae: `{"model": …}` with a ViT under timm's names.
 
-    Such files are common; MAE's have a decoder, or no head and positions that are its fixed sines. Fine-tuned networks
-    are plain ViTs.
+    Such files are common. MAE's have a decoder, or positions that are its fixed sines and no head but that of a linear
+    probe, or `fc_norm` in place of `norm`: the feature is then the normalised average of the patches. Networks
+    fine-tuned on the class token are plain ViTs.
     """
 
     name = "mae"
-    description = "MAE: pretrained ViT"
+    description = "MAE: ViT, pretrained, with a linear probe, or fine-tuned on averaged patches"
 
     def read(self, content: Mapping[str, Any], metadata: Mapping[str, str]) -> Sequence[Network]:
-        """The encoder, whose feature is the class token; the decoder is set aside."""
+        """The encoder and its head; the decoder is set aside."""
         tensors, notes = read_container(content, "model")
         encoder, decoder = split_off(tensors, r"decoder_", r"mask_token$")
         if "model" not in content or not is_vit(encoder):
             return []
-        has_fixed_positions = "head.weight" not in encoder and _has_fixed_positions(encoder)
-        if not (has_fixed_positions or "decoder_embed.weight" in decoder):
+        is_pretrained = "head.weight" not in encoder and has_fixed_positions(encoder, first="column")
+        if not (is_pretrained or pools_patches(encoder) or "decoder_embed.weight" in decoder):
             return []
+        if "head.1.weight" in encoder:
+            encoder = _with_folded_probe(encoder)
+            notes += ("the head's BatchNorm folded into its linear layer, in float64",)
         return [
             Network(
                 encoder,
@@ -42,21 +55,22 @@ class MaeFormat:
         ]
 
 
-def _has_fixed_positions(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether `pos_embed` is MAE's: zeros for the class token, then sines and cosines of the column, of the row."""
-    positions = tensors.get("pos_embed")
-    if positions is None or not _is_table(positions):
-        return False
-    grid, quarter = math.isqrt(positions.shape[1] - 1), positions.shape[-1] // 4
-    frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (G, D / 4)
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (G, D / 2)
-    expected = torch.cat([waves.repeat(grid, 1), waves.repeat_interleave(grid, dim=0)], dim=1)  # (G * G, D)
-    expected = torch.cat([torch.zeros(1, 4 * quarter), expected])[None]
-    return positions.shape == expected.shape and torch.allclose(positions.double(), expected, atol=1e-3)
-
-
-def _is_table(positions: torch.Tensor) -> bool:
-    """Whether these could be MAE's positions (1, 1 + G * G, D): dense floats, D a multiple of 4."""
-    is_dense = positions.layout == torch.strided and positions.is_floating_point()
-    return is_dense and positions.ndim == 3 and positions.shape[1] > 1 and positions.shape[2] % 4 == 0
+def _with_folded_probe(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The probe's batch norm without weights, `head.0`, and linear layer, `head.1`, as one linear layer `head`."""
+    rest, probe = split_off(tensors, r"head\.")
+    wanted = ("head.0.running_mean", "head.0.running_var", "head.1.weight", "head.1.bias")
+    others = probe.keys() - {*wanted, "head.0.num_batches_tracked"}
+    shapes = [tuple(probe[name].shape) for name in wanted if name in probe]
+    if (
+        others
+        or len(shapes) < len(wanted)
+        or [(s[-1:], len(s)) for s in shapes[:3]] != [(shapes[2][-1:], n) for n in (1, 1, 2)]
+    ):
+        raise CheckpointError(
+            f"its head holds {', '.join(f'{n} {tuple(t.shape)}' for n, t in probe.items())}, expected a linear probe: "
+            f"{', '.join(wanted)}, of one width. Save the state_dict() of the whole model again."
+        )
+    mean, variance, weight, bias = (probe[name].double() for name in wanted)
+    folded = weight / torch.sqrt(variance + _PROBE_EPS)
+    dtype = probe["head.1.weight"].dtype
+    return {**rest, "head.weight": folded.to(dtype), "head.bias": (bias - folded @ mean).to(dtype)}

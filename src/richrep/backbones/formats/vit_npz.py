@@ -14,6 +14,7 @@ from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import CheckpointError
 
 _HALF = (0.5, 0.5, 0.5)
+_MAX_UNITS = 36  # blocks of a stage in ResNet-152
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _RULES = (
     (r"^cls$", "cls_token"),
@@ -30,13 +31,28 @@ _RULES = (
     (r"/(kernel|scale)$", ".weight"),
     (r"/bias$", ".bias"),
 )
+_RESNET = "patch_embed.backbone"  # of a hybrid
+_STAGE = re.compile(r"block\d+/unit\d+/")
+_HYBRID_RULES = (
+    (r"^conv_root/", f"{_RESNET}.stem.conv/"),
+    (r"^gn_root/", f"{_RESNET}.stem.norm/"),
+    *((rf"^block{stage + 1}/", f"{_RESNET}.stages.{stage}/") for stage in range(4)),
+    *((rf"(stages\.\d)/unit{unit + 1}/", rf"\1.blocks.{unit}.") for unit in range(_MAX_UNITS)),
+    (r"\.conv_proj/", ".downsample.conv/"),
+    (r"\.gn_proj/", ".downsample.norm/"),
+    (r"\.gn(\d)/", r".norm\1/"),
+)
+_STEM_ALONE = ((rf"^{_RESNET}\.stem\.", f"{_RESNET}."),)  # of a hybrid without stages
 
 
 class VitNpzFormat:
-    """Files of google-research/vision_transformer: flat names with '/', axes in the order of Flax."""
+    """Files of google-research/vision_transformer: flat names with '/', axes in the order of Flax.
+
+    Hybrids, with a ResNet before the ViT, are among them: their names begin with conv_root, gn_root and block.
+    """
 
     name = "vit-npz"
-    description = "Google's ViT archives (.npz): Ti, S, B, L and H, any patch and resolution"
+    description = "Google's ViT archives (.npz): Ti, S, B, L and H, any patch and resolution, and hybrids"
 
     def read(self, content: Mapping[str, Any], metadata: Mapping[str, str]) -> Sequence[Network]:
         """The ViT under timm's names, with its head.
@@ -47,21 +63,22 @@ class VitNpzFormat:
         tensors = state_dict_in(content)
         if tensors is None or not {"embedding/kernel", "Transformer/encoder_norm/scale"} <= tensors.keys():
             return []
-        if "conv_root/kernel" in tensors:
-            raise CheckpointError("this is a hybrid (a ResNet before the ViT), expected a plain ViT such as B_16.")
         if any(name.startswith("pre_logits/") for name in tensors):
             tensors, hidden = split_off(tensors, "pre_logits/", "head/")
             notes = set_aside_note("pre_logits and the head behind it", hidden)
         else:
             notes = ()
         num_heads = _num_heads(tensors)
-        network = renamed(_reordered(_with_fused_attention(tensors)), *_RULES)
+        hybrid = _HYBRID_RULES if "conv_root/kernel" in tensors else ()
+        stem = () if any(_STAGE.match(name) for name in tensors) else _STEM_ALONE
+        network = renamed(_reordered(_with_fused_attention(tensors)), *hybrid, *(stem if hybrid else ()), *_RULES)
         size = read_vit_shape(network).size_px
+        squashed = Preprocessing(Geometry((size, size), size, "bicubic"), _HALF, _HALF)
         return [
             Network(
                 network,
                 notes=("names and axes of Flax put into timm's", *notes),
-                preprocessing=Preprocessing(Geometry((size, size), size, "bicubic"), _HALF, _HALF),
+                preprocessing=None if hybrid else squashed,  # the size of a hybrid's image is its architecture's
                 hints=vit_hints(network, num_heads=num_heads),
             )
         ]
@@ -99,7 +116,7 @@ def _reordered(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     def reorder(name: str, tensor: torch.Tensor) -> torch.Tensor:
         if not name.endswith("/kernel"):
-            return tensor
+            return tensor.flatten() if re.search(r"(^|/)gn\w+/", name) else tensor  # (1, 1, 1, C) in some files
         if tensor.ndim == 4:
             return tensor.permute(3, 2, 0, 1)
         if tensor.ndim == 3 and name.endswith("/out/kernel"):  # (heads, D / heads, D)
