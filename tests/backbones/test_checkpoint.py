@@ -268,8 +268,9 @@ def test_a_safetensors_file_without_tensors_is_refused(tmp_path: Path) -> None:
 
 def test_two_networks_in_one_file_are_not_chosen_between(tmp_path: Path) -> None:
     content = {"state_dict": TENSORS, "model": TENSORS}
-    with pytest.raises(CheckpointError, match="holds several networks, under 'state_dict' and 'model'"):
+    with pytest.raises(CheckpointError, match=r"read in 2 ways.*c\.pt#state_dict, .*c\.pt#model; or ARCH@PATH"):
         load_checkpoint(save(content, tmp_path / "c.pt", "zip"))
+    assert_same_tensors(load_checkpoint(tmp_path / "c.pt", network="model").tensors)
 
 
 def test_a_file_that_contains_itself_ends_in_an_error(tmp_path: Path) -> None:

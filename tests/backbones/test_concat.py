@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from richrep.backbones.backbone import Backbone
 from richrep.backbones.concat import concat
 from richrep.backbones.small_cnn import make_small_cnn
+from richrep.backbones.sparsity import measure_sparsity
 from richrep.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Geometry, Preprocessing
 
 PIXELS = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -53,3 +55,39 @@ def test_members_that_crop_differently_are_refused_with_advice() -> None:
 def test_nothing_cannot_be_concatenated() -> None:
     with pytest.raises(ValueError, match="at least one backbone"):
         concat()
+
+
+def pruned(seed: int) -> Backbone:
+    """A small network whose first convolution lost every second value, by a mask from its file."""
+    backbone = make_small_cnn(2, seed=seed)
+    name, weight = next((n, p) for n, p in backbone.trunk.named_parameters() if p.ndim == 4)
+    mask = (torch.arange(weight.numel()) % 2).reshape(weight.shape) != 0
+    weight.data *= mask
+    return replace(backbone, masks={f"trunk.{name}": mask, "head.weight": mask}, mask_source="file")
+
+
+@pytest.mark.parametrize("same_norm", [True, False])
+def test_the_masks_of_the_members_are_kept(same_norm: bool) -> None:
+    members = [pruned(0), pruned(1)]
+    if not same_norm:
+        members[1] = replace(members[1], preprocessing=Preprocessing(Geometry((8, 8), 8), IMAGENET_MEAN, IMAGENET_STD))
+    both = concat(*members)
+    weights = {f"trunk.{name}": weight for name, weight in both.trunk.named_parameters()}
+    assert len(both.masks) == 2 and both.mask_source == "file"  # heads are left out
+    for mask, (name, found) in zip([m.masks for m in members], both.masks.items(), strict=True):
+        assert torch.equal(found, next(iter(mask.values())))
+        assert torch.equal(weights[name] != 0, found)
+    zeros = sum(int((~mask).sum()) for mask in both.masks.values())
+    assert sum(layer.zeros for layer in measure_sparsity(both).layers) == zeros
+    assert set(concat(both, pruned(2)).masks) <= {
+        f"trunk.{n}" for n, _ in concat(both, pruned(2)).trunk.named_parameters()
+    }
+
+
+def test_inferred_masks_beside_those_of_files_count_as_inferred() -> None:
+    dense, inferred = make_small_cnn(2, seed=2), replace(pruned(1), mask_source="zeros")
+    assert [concat(*m).mask_source for m in [(dense,), (pruned(0), dense), (pruned(0), inferred)]] == [
+        "",
+        "file",
+        "zeros",
+    ]

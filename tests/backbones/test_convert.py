@@ -64,7 +64,30 @@ def half_precision(path: Path) -> None:
     torch.save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}, path)
 
 
-MAKERS = [plain_resnet, same_padding, squeezenet, swav, several_networks, masked, half_precision]
+def of_no_project(path: Path) -> None:
+    tensors = {f"net.{n}": t for n, t in torchvision.models.resnet18(num_classes=7).state_dict().items()}
+    torch.save({"state_dict": tensors | {"criterion.weight": torch.ones(7)}}, path)
+
+
+def pruned_in_rrl(path: Path) -> None:
+    masked(path)
+    tensors = torch.load(path)["model_state_dict"]
+    tensors = {n.replace("fc.", "classifier.linear."): t for n, t in tensors.items()}
+    named = {f"module.{'' if n.startswith('classifier') else 'model0.'}{n}": t for n, t in tensors.items()}
+    torch.save({"epoch": 1, "state_dict": named}, path)
+
+
+MAKERS = [
+    of_no_project,
+    pruned_in_rrl,
+    plain_resnet,
+    same_padding,
+    squeezenet,
+    swav,
+    several_networks,
+    masked,
+    half_precision,
+]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
@@ -79,11 +102,22 @@ def test_a_converted_file_loads_back_identically(tmp_path: Path, make: Callable[
     assert after.masks.keys() == before.masks.keys()
     assert all(torch.equal(after.masks[name], mask) for name, mask in before.masks.items())
     assert before.sha256 in " ".join(after.load_report)
+    assert "preprocessing: input, mean and std stated by the file" in after.load_report
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(after(images), before(images))
     again = load_backbone(str(convert(after, tmp_path / "again.safetensors")))
     assert again.fingerprint == before.fingerprint
+
+
+def test_an_average_is_converted_by_its_name(tmp_path: Path) -> None:
+    weights, average = (torchvision.models.resnet18(num_classes=3).state_dict() for _ in range(2))
+    torch.save({"model": weights, "model_ema": average}, tmp_path / "in")
+    before = load_backbone(f"{tmp_path / 'in'}#ema")
+    after = load_backbone(str(convert(before, tmp_path / "out.safetensors")))
+    assert after.fingerprint == before.fingerprint
+    assert torch.equal(after.trunk.state_dict()["conv1.weight"], average["conv1.weight"])
+    assert f"converted from {tmp_path / 'in'}#ema (sha256 {before.sha256})" in " ".join(after.load_report)
 
 
 def test_a_random_backbone_can_be_converted(tmp_path: Path) -> None:
@@ -134,6 +168,18 @@ def test_a_converted_file_with_a_tensor_missing_is_refused(tmp_path: Path) -> No
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(CheckpointError, match=r"missing in the file: layer1\.0\.conv1\.weight"):
         load_backbone(str(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b.safetensors", "x" * 300 + ".safetensors", "folder.safetensors", "in/x.safetensors"]
+)
+def test_places_where_no_file_can_be_are_said(tmp_path: Path, name: str) -> None:
+    plain_resnet(tmp_path / "in")
+    (tmp_path / "folder.safetensors").mkdir()
+    backbone = load_backbone(str(tmp_path / "in"))
+    with pytest.raises(CheckpointError, match=r"Cannot write|is there and is no file"):
+        convert(backbone, tmp_path / name, overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder.safetensors", "in"]
 
 
 def test_a_backbone_without_origin_stays_as_it_is(tmp_path: Path) -> None:

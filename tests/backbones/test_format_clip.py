@@ -255,7 +255,7 @@ def test_a_tower_with_its_own_pooling_is_refused(tmp_path: Path, visual: Tensors
 
 def test_a_tower_of_timm_is_refused_with_advice(tmp_path: Path) -> None:
     torch.save(TEXT_TOWER | {"visual.trunk.stem.0.weight": torch.zeros(4, 3, 4, 4)}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match=r"network of timm .*open it as timm/NAME@PATH"):
+    with pytest.raises(CheckpointError, match=r"network of timm .*Open it as PATH#visual\.trunk, or timm/NAME@PATH"):
         load_backbone(str(tmp_path / "c.pt"))
 
 

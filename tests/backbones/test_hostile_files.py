@@ -24,7 +24,7 @@ import torch
 
 from richrep.backbones.addresses import load_backbone
 from richrep.backbones.checkpoint import load_checkpoint
-from richrep.errors import CheckpointError
+from richrep.errors import AddressError, CheckpointError
 
 ONE = {"0": struct.pack("<2f", 1.0, 2.0)}  # a storage of two float32
 CANARY = "canary"  # what the files try to create in the working directory
@@ -326,6 +326,55 @@ def test_a_million_entries_take_seconds() -> None:
     assert time.perf_counter() - start < 60
 
 
+def colliding(count: int) -> list[bytes]:
+    """Numbers of one hash, which Python takes modulo 2**61 - 1; dictionaries of them take time by the square."""
+    return [number(i * (2**61 - 1)) for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("how", FILES)
+@pytest.mark.parametrize("where", ["dictionary", "set", "ordered", "state", "foreign", "many", "copies"])
+def test_keys_made_to_collide_are_refused_in_time(how: str, where: str) -> None:
+    keys = colliding(11_000)
+    entries = b"".join(key + b"N" for key in keys)
+    filled = b"}(" + entries + b"u"
+    few = b"}(" + b"".join(key + b"N" for key in keys[:2500]) + b"uq\x05"
+    body = {
+        "dictionary": filled,
+        "set": call("builtins.set", list_of(*keys)),
+        "ordered": call("collections.OrderedDict", list_of(*(list_of(key, b"N") for key in keys))),
+        "state": call("argparse.Namespace") + filled + b"b",
+        "foreign": call("nobody.Config") + b"(" + entries + b"u",
+        "many": list_of(*(b"}(" + b"".join(key + b"N" for key in keys[:100]) + b"u" for _ in range(120))),
+        "copies": list_of(few, *[call("collections.OrderedDict", b"h\x05")] * 5),
+    }[where]
+    start = time.perf_counter()
+    refuse(FILES[how](dictionary(w=tensor(), x=body)), "more than 10,000 keys that are neither texts nor numbers")
+    assert time.perf_counter() - start < 60  # without the limit: hours for a file of some megabytes
+
+
+def test_keys_of_honest_files_are_read() -> None:
+    log = b"}(" + b"".join(number(step) + b"N" for step in range(50_000)) + b"u"
+    states = b"}(" + b"".join(number(139_000_000_000_000 + 48 * i) + b"N" for i in range(3000)) + b"u"
+    pairs = call("collections.OrderedDict", list_of(*(list_of(text(f"layer{i}"), b"N") for i in range(20_000))))
+    assert load(zip_file(dictionary(w=tensor(), log=log, states=states, pairs=pairs))).keys() == {"w"}
+
+
+def test_a_memo_with_leaps_is_refused() -> None:
+    refuse(zip_file(dictionary(w=tensor(), x=b"Nr" + struct.pack("<I", 2**31))), "numbers its values in leaps")
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_a_plain_pickle_of_an_old_protocol_says_what_it_names(protocol: int) -> None:
+    refuse(
+        pickle.dumps(Harmless(), protocol),
+        r"not a checkpoint: a plain pickle that names .*copyreg\._reconstructor, .*Harmless, expected",
+    )
+
+
+class Harmless:
+    pass
+
+
 @pytest.mark.parametrize("how", FILES)
 def test_every_truncation_is_refused(how: str) -> None:
     whole = FILES[how](dictionary(w=tensor(), epoch=number(3)))
@@ -507,11 +556,26 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             load_backbone(str(tmp_path / file))
 
 
-@pytest.mark.parametrize("path", ["a\0b.pth", "x" * 300 + ".pth", "/" + "y" * 5000, "~nosuchuser/x.pth", "a/b\0/c.npz"])
+@pytest.mark.parametrize(
+    "path", ["a\0b.pth", "x" * 300 + ".pth", "/" + "y" * 5000, "~nosuchuser/x.pth", "a/b\0/c.npz", "./x\0#ema"]
+)
 def test_paths_that_no_system_has_are_said(path: str) -> None:
     for load_it in (load_checkpoint, load_backbone):
         with pytest.raises(CheckpointError, match=r"No such checkpoint file|Cannot read"):
             load_it(path)  # type: ignore[operator]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_in_a_folder_without_permission_is_said(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    for address in (str(tmp_path / "closed" / "x.pth"), f"resnet20@{tmp_path / 'closed' / 'x.pth'}"):
+        with pytest.raises(CheckpointError, match=r"Cannot read .*Permission denied"):
+            load_backbone(address)
+
+
+def test_an_empty_address_is_said() -> None:
+    with pytest.raises(AddressError, match=r"The address of a backbone is empty\. Known forms"):
+        load_backbone("")
 
 
 def test_shards_outside_their_folder_are_refused(tmp_path: Path) -> None:

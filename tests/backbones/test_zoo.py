@@ -13,6 +13,7 @@ from richrep.backbones.addresses import list_backbones, load_backbone
 from richrep.backbones.make_docs import render_checkpoints_markdown
 from richrep.backbones.zoo import ZOO
 from richrep.backbones.zoo.entry import checkpoints_root
+from richrep.backbones.zoo.hashes import check_hash
 from richrep.errors import AddressError, CheckpointError
 
 
@@ -92,6 +93,26 @@ def test_another_network_under_the_name_is_refused() -> None:
     ):
         load_backbone("zoo:trex")
     assert not (checkpoints_root() / "hashes.json").exists()
+
+
+def test_a_link_stands_for_what_it_leads_to(home: Path) -> None:
+    path = put("rrl_run0")
+    path.rename(home / "elsewhere.pth")
+    with pytest.raises(CheckpointError, match="zoo:rrl_run0 is not there"):
+        load_backbone("zoo:rrl_run0")
+    path.symlink_to(home / "elsewhere.pth")
+    assert "sha256 recorded: later loads compare it" in load_backbone("zoo:rrl_run0").load_report
+    put("rrl_run1", seed=1).rename(home / "elsewhere.pth")
+    with pytest.raises(CheckpointError, match=r"rrl/resnet50/checkpoint_run0\.pth\.tar has changed since"):
+        load_backbone("zoo:rrl_run0")
+
+
+def test_a_record_that_cannot_be_written_is_said_and_does_not_stop_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # no folder, and so nothing can be written there, whoever asks
+    with pytest.raises(OSError):
+        (tmp_path / "file" / "hashes.json").touch()
+    said = check_hash(tmp_path / "file", "a.pth", "0" * 64)
+    assert said.startswith("sha256 not recorded, so later loads cannot compare it: ") and "Not a directory" in said
 
 
 def test_a_broken_record_of_hashes_is_said() -> None:

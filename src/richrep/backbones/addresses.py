@@ -6,7 +6,7 @@
 `random/NAME`                          an architecture with weights drawn from the seed
 `PATH`                                 a checkpoint file, recognised by its contents
 `ARCH@PATH`                            the same, architecture given: `resnet20@x.th`, `timm/resnet50@x.pt`
-`PATH#NAME`                            one network of a file that holds several: `trex.pth#ema`
+`PATH#NAME`                            one network of a file that holds several: `trex.pth#ema`, `x.ckpt#backbone`
 `zoo:NAME`                             a published checkpoint, or set of them, under `$RICHREP_HOME/checkpoints`
 =====================================  ====================================================================
 """
@@ -22,11 +22,9 @@ from typing import NamedTuple
 
 from richrep.backbones import pretrained, random_weights
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.checkpoint import load_checkpoint
 from richrep.backbones.concat import concat
 from richrep.backbones.families import FAMILIES
-from richrep.backbones.families.detection import build_backbone, find_architecture
-from richrep.backbones.families.family import knows
+from richrep.backbones.load_file import load_file
 from richrep.backbones.zoo import ZOO
 from richrep.backbones.zoo.entry import ZooEntry, checkpoints_root
 from richrep.backbones.zoo.hashes import check_hash
@@ -35,6 +33,10 @@ from richrep.errors import AddressError, CheckpointError, unknown_name_message
 _SUFFIXES = {".bin", ".ckpt", ".model", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th", ".torch"}
 _MAX_GUESSES = 3
 _ZOO = "zoo:"
+_KNOWN_FORMS = (
+    "Known forms: timm/NAME, torchvision/NAME, random/NAME, zoo:NAME, PATH, ARCH@PATH, PATH#NETWORK; "
+    "`richrep list backbones` lists names."
+)
 
 
 class BackboneListing(NamedTuple):
@@ -57,6 +59,8 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
         AddressError: the address names nothing.
         CheckpointError: the checkpoint cannot be loaded whole, exactly and safely.
     """
+    if not address:
+        raise AddressError(f"The address of a backbone is empty. {_KNOWN_FORMS}")
     path = Path(os.path.expanduser(address))
     if os.path.exists(path):  # unlike Path.exists, no error for a name that is too long
         return load_file(path, address=address)
@@ -72,31 +76,8 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
     if name and scheme in _SCHEMES:
         return _SCHEMES[scheme](name, seed)
     if _looks_like_a_path(address):
-        raise CheckpointError(f"No such checkpoint file: {path.absolute()}. Check the path.")
+        return load_file(path, address=address)  # which says why it cannot be opened
     raise AddressError(_unknown_address(address, path))
-
-
-def load_file(path: Path, *, address: str, architecture: str = "", network: str = "") -> Backbone:
-    """The backbone in the checkpoint at `path`; its architecture is detected from the contents unless given.
-
-    Args:
-        network: which network of a file that holds several; empty means the one its format puts first.
-    """
-    checkpoint = load_checkpoint(path, network=network)
-    wanted = architecture or (checkpoint.architecture if _is_known(checkpoint.architecture) else "")
-    found, others = find_architecture(list(FAMILIES.values()), checkpoint, wanted=wanted)
-    backbone = build_backbone(found.family, found.architecture, checkpoint, address=address)
-    facts = (f"also fits: {', '.join(others)}",) if others else ()
-    if architecture:
-        numbers = backbone.preprocessing.describe()
-        facts = (f"architecture given by hand, images as it expects: {numbers}; --preprocess changes that", *facts)
-    return replace(backbone, load_report=backbone.load_report + facts)
-
-
-def _is_known(architecture: str) -> bool:
-    """Whether `FAMILY/ARCH` is in that family's list; some families also lay out what only a file describes."""
-    family, _, name = architecture.partition("/")
-    return family in FAMILIES and knows(FAMILIES[family], name)
 
 
 def _load_zoo(name: str) -> Backbone:
@@ -125,8 +106,7 @@ def _load_zoo(name: str) -> Backbone:
         )
     if entry.preprocessing is not None:
         backbone = replace(backbone, preprocessing=entry.preprocessing)
-    seen = check_hash(checkpoints_root(), entry.file, backbone.sha256)
-    note = "sha256 as on first use" if seen else "sha256 recorded: later loads compare it"
+    note = check_hash(checkpoints_root(), entry.file, backbone.sha256)
     licence = entry.licence if backbone.licence == "not stated" else backbone.licence
     return replace(backbone, name=name, licence=licence, load_report=(*backbone.load_report, note))
 
@@ -204,8 +184,4 @@ def _unknown_address(address: str, path: Path) -> str:
     near += [by_name[n] for n in difflib.get_close_matches(address.rpartition("/")[2], by_name, n=_MAX_GUESSES)]
     guesses = list(dict.fromkeys(near))[:_MAX_GUESSES]
     guess = f" Did you mean {' or '.join(map(repr, guesses))}?" if guesses else ""
-    return (
-        f"Unknown backbone {address!r}: no such file ({path.absolute()}), and no such address.{guess} "
-        "Known forms: timm/NAME, torchvision/NAME, random/NAME, zoo:NAME, PATH, ARCH@PATH, PATH#NETWORK; "
-        "`richrep list backbones` lists names."
-    )
+    return f"Unknown backbone {address!r}: no such file ({path.absolute()}), and no such address.{guess} {_KNOWN_FORMS}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from richrep.backbones.backbone import Backbone
+from richrep.backbones.backbone import Backbone, MaskSource
 from richrep.data.preprocessing import Preprocessing
 
 _PLAIN_MEAN, _PLAIN_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -47,7 +47,26 @@ def concat(*backbones: Backbone) -> Backbone:
         licence="; ".join(dict.fromkeys(b.licence for b in backbones)),
         variant="\0".join(b.fingerprint for b in backbones),
         load_report=tuple(f"{b.name}: {line}" for b in backbones for line in b.load_report),
+        masks=_masks(backbones, renormalize=not same_norm),
+        mask_source=_mask_source(backbones),
     )
+
+
+def _masks(backbones: Sequence[Backbone], *, renormalize: bool) -> dict[str, torch.Tensor]:
+    """The masks of the members' trunks, under the names that `SideBySide` gives their weights."""
+    place = int(renormalize)  # of the trunk in `_member`
+    return {
+        f"trunk.members.{i}.{place}.{name.removeprefix('trunk.')}": mask
+        for i, backbone in enumerate(backbones)
+        for name, mask in backbone.masks.items()
+        if name.startswith("trunk.")
+    }
+
+
+def _mask_source(backbones: Sequence[Backbone]) -> MaskSource:
+    """ "file" when every mask came from one; else layers without mask count by their zeros, as when inferred."""
+    sources = {backbone.mask_source for backbone in backbones} - {""}
+    return "file" if sources == {"file"} else "zeros" if sources else ""
 
 
 class SideBySide(nn.Module):

@@ -27,7 +27,7 @@ def convert(backbone: Backbone, path: Path | str, *, overwrite: bool = False) ->
     Raises:
         CheckpointError: the backbone is not one network of a known family, or the file cannot be written.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if backbone.origin is None:
         raise CheckpointError(
             f"{backbone.address} is not one network that richrep can lay out again, so it cannot be converted. "
@@ -35,18 +35,21 @@ def convert(backbone: Backbone, path: Path | str, *, overwrite: bool = False) ->
         )
     if path.suffix != _SUFFIX:
         raise CheckpointError(f"{path} does not end in {_SUFFIX}, the format that convert writes. Name it so.")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not os.path.isfile(path):  # os.path: no error for names that no system has
+        raise CheckpointError(f"{path} is there and is no file. Choose another name.")
+    if os.path.exists(path) and not overwrite:
         raise CheckpointError(f"{path} is there already. Choose another name, or allow to overwrite it.")
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(backbone).items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary, metadata=_metadata(backbone))
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a NUL byte in the name
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         raise CheckpointError(f"Cannot write {path} ({size / 1e6:.1f} MB are needed): {error}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if os.path.exists(temporary):
+            temporary.unlink()
     return path
 
 

@@ -16,8 +16,22 @@ do not edit.
 
 A checkpoint file is recognised by its contents, never by its name. Its **format** is how a training project wraps and
 names its networks; its **family** is what builds the network. Every parameter must come from the file, and what is set
-aside is said (`richrep inspect FILE`). When a file holds several networks, `FILE#NAME` names one; a bare `FILE` means
-the first. `ARCH@FILE` gives the architecture where tensors leave a choice.
+aside is said (`richrep inspect FILE`). `ARCH@FILE` gives the architecture where tensors leave a choice.
+
+When a file holds several networks, `FILE#NAME` names one, and `richrep inspect FILE` says which there are. A bare
+`FILE` means the first; where none comes first, it is asked for. NAME is:
+
+| NAME | what it is | example |
+|---|---|---|
+| a network of the format | as the table below says | `trex.pth#ema`, `dino.pth#student` |
+| `FORMAT` or `FORMAT:NETWORK` | the same, of a file that several formats fit | `x.pth#rrl`, `x.pth#dino:teacher` |
+| `ema` | the average beside a network: `state_dict_ema`, `model_ema`, `ema_state_dict`, … | `deit.pth#ema` |
+| a container | what lies under `state_dict`, `model` or `model_state_dict` | `x.pth#model` |
+| a prefix | the tensors whose names start with it and a dot | `x.ckpt#backbone`, `x.pth#ema/backbone` |
+
+In files of no known format a prefix (`backbone.`, `model.encoder.`, `net.`) is taken off by itself when the tensors
+under it are a whole network and those beside it plainly no part of one: heads, projectors, losses. Layers wrapped by
+the sparse framework or by torch.nn.utils.prune are unwrapped in every container, and their masks kept.
 
 A ViT or RegNet-Y without its last blocks looks like a shallower one, so only depths that were published are guessed.
 For others the name spells the network out: `vit_768x11_heads12_patch16_224@FILE` (width x blocks, heads, patch,
@@ -32,8 +46,8 @@ def render_checkpoints_markdown() -> str:
     lines = [_HEAD, "## Formats", "", "| format | what it opens |", "|---|---|"]
     lines += [f"| `{entry.name}` | {entry.description} |" for entry in sorted(FORMATS.values(), key=lambda e: e.name)]
     lines += [
-        "| none | a state dict, alone or under `state_dict`, `model` or `model_state_dict`; torch files (zip and "
-        "legacy), safetensors, `.npz`, folders of Hugging Face |",
+        "| none | a state dict, alone or under `state_dict`, `model` or `model_state_dict` (Lightning, timm, DeiT, "
+        "mmpretrain, …); torch files (zip and legacy), safetensors, `.npz`, folders of Hugging Face |",
         "",
         "## Families",
         "",

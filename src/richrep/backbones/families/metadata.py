@@ -51,7 +51,8 @@ def read_preprocessing(checkpoint: Checkpoint, assumed: Preprocessing, source: s
         preprocessing, read = replace(preprocessing, mean=mean, std=std), [*read, "mean and std"]
     missing = [part for part in ("input", "mean and std") if part not in read]
     facts = [f"{', '.join(read)} read from the file"] if read else []
-    facts += [f"{', '.join(missing)} assumed ({source})"] if missing else []
+    known = "stated by the file" if checkpoint.preprocessing_stated else f"assumed ({source})"
+    facts += [f"{', '.join(missing)} {known}"] if missing else []
     return preprocessing, f"preprocessing: {'; '.join(facts)}"
 
 

@@ -7,107 +7,20 @@ few words each, so it costs about as much time as the loader's own walk and no m
 
 from __future__ import annotations
 
-import math
 import pickle
 import pickletools
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from mmap import mmap
 
-from richrep.backbones.files.numpy_stand_ins import is_plain
-from richrep.backbones.files.pickle_names import (
-    ITEM_BYTES,
-    STAND_INS,
-    dtype_called,
-    is_allowed,
-    is_inert,
-    is_unusual_tensor,
-)
+from richrep.backbones.files.pickle_calls import call
+from richrep.backbones.files.pickle_limits import Limits, check_inert, check_memo, make_tuple
+from richrep.backbones.files.pickle_names import STAND_INS, is_allowed, is_inert, is_unusual_tensor
 from richrep.backbones.files.pickle_scan import modern_name
+from richrep.backbones.files.pickle_tensors import make_storage
+from richrep.backbones.files.pickle_values import BrokenPickle, Items, Made, Name, RefusedPickle, Storage, Tuple
 from richrep.backbones.files.placeholder import Placeholder, PlaceholderList, PlaceholderMapping
-
-_MAX_INERT = 500  # torch takes time that grows with their square
-_MAX_TUPLE_DEPTH = 100  # Python hashes nested tuples by recursion, and crashes on very deep ones
-_MAX_KEY_VALUES = 1000  # in a tuple that is a key of a dictionary
-_MAX_DIMENSIONS = 64  # torch's own limit for most operations
-_MAX_COPIES = 4  # bytes copied by the pickle's calls, per byte of the pickle: numpy's arrays need 3
-_MAX_VIEWS = 16  # bytes of all tensors together, per byte of the file: tensors may share storages
-_SLACK = 1024  # bytes, for the smallest files
-
-
-class RefusedPickle(Exception):
-    """Why a pickle is not read, in words that follow the name of the file."""
-
-
-class BrokenPickle(Exception):
-    """The pickle is truncated or no pickle."""
-
-
-@dataclass(slots=True)
-class Storage:
-    """A storage of `size` bytes, read in items of `item_bytes`."""
-
-    size: int
-    item_bytes: int
-
-
-@dataclass(slots=True, eq=False)
-class _Name:
-    """A function or class that the pickle names."""
-
-    full: str
-
-
-@dataclass(slots=True, eq=False)
-class _Made:
-    """What a call of `maker` gave."""
-
-    maker: str
-
-
-@dataclass(slots=True, eq=False)
-class _Bytes:
-    """Bytes, which a call made from a text."""
-
-    size: int
-
-
-@dataclass(slots=True, eq=False)
-class _Tuple:
-    """A tuple; `values` counts what it holds through all levels, as often as it is held."""
-
-    items: list[object]
-    depth: int
-    values: int
-
-
-@dataclass(slots=True, eq=False)
-class _Items:
-    """A list, dictionary or set of `size` entries; only a list keeps them."""
-
-    kind: str
-    size: int = 0
-    items: list[object] = field(default_factory=list)
-
-
-# What each function takes. A number would let some make any size, an object of unknown size any number of copies.
-_ARGUMENTS: dict[str, tuple[type, ...]] = {
-    "collections.OrderedDict": (_Items,),
-    "collections.Counter": (_Items,),
-    "builtins.set": (_Items,),
-    "builtins.bytearray": (str, _Bytes),
-    "builtins.complex": (int, float),
-    "_codecs.encode": (str,),
-    "torch.Size": (_Tuple,),
-    "torch.device": (str, int),
-    "argparse.Namespace": (),
-    "numpy.dtype": (str, int),
-    **{f"numpy.{core}.multiarray._reconstruct": (_Name, _Tuple, _Bytes, str) for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": (_Made, _Bytes, str) for core in ("core", "_core")},
-}
-_KINDS = {"collections.OrderedDict": "dict", "collections.Counter": "dict", "builtins.set": "set"}
 
 
 class PickleWalk:
@@ -128,10 +41,9 @@ class PickleWalk:
         self.storages: dict[str, Storage] = {}
         self.inert: dict[str, type[Placeholder]] = {}
         self._data = data
-        self._file_size = file_size
         self._stored = stored
-        self._copied = 0
-        self._viewed = 0
+        self._limits = Limits(pickle_size=len(data), file_size=file_size)
+        self._foreign = Items("dict")  # the entries of all objects of classes that are not loaded
         self._stack: list[object] = []
         self._marks: list[list[object]] = []
         self._memo: dict[int, object] = {}
@@ -156,6 +68,8 @@ class PickleWalk:
             return self._stack.pop()
         except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
             raise BrokenPickle(f"{type(error).__name__} at byte {self.position:,}") from None
+        finally:  # the handlers refer to the walk and it to them, so these would stay until the next collection
+            self._stack, self._marks, self._memo = [], [], {}
 
     def _instructions(self) -> dict[int, Callable[[], None]]:
         """Opcode -> what it does: those of protocol 2, which torch's safe loader reads."""
@@ -221,18 +135,15 @@ class PickleWalk:
         self._stack.append(number)
 
     def _push_items(self, kind: str) -> None:
-        self._stack.append(_Items(kind))
+        self._stack.append(Items(kind))
 
     def _push_tuple(self, items: list[object]) -> None:
-        tuples = [item for item in items if isinstance(item, _Tuple)]
-        depth = 1 + max((item.depth for item in tuples), default=0)
-        values = len(items) + sum(item.values for item in tuples)
-        if depth > _MAX_TUPLE_DEPTH or values > len(self._data):
-            raise RefusedPickle(f"holds tuples in tuples, {depth} levels with {values:,} values; no network needs it")
-        self._stack.append(_Tuple(items, depth, values))
+        self._stack.append(make_tuple(items, pickle_size=len(self._data)))
 
     def _put(self, num_bytes: int) -> None:
-        self._memo[self._length(num_bytes)] = self._stack[-1]
+        position = self._length(num_bytes)
+        check_memo(position, len(self._memo))
+        self._memo[position] = self._stack[-1]
 
     def _get(self, num_bytes: int) -> None:
         self._stack.append(self._memo[self._length(num_bytes)])
@@ -250,9 +161,9 @@ class PickleWalk:
 
     def _append(self, items: list[object]) -> None:
         target = self._stack[-1]
-        if isinstance(target, _Made) and is_inert(target.maker):
+        if isinstance(target, Made) and is_inert(target.maker):
             self.inert[target.maker] = PlaceholderList
-        elif isinstance(target, _Items) and target.kind == "list":
+        elif isinstance(target, Items) and target.kind == "list":
             target.items += items
             target.size += len(items)
         else:
@@ -260,15 +171,16 @@ class PickleWalk:
 
     def _set_items(self, items: list[object]) -> None:
         target = self._stack[-1]
-        for key in items[::2]:
-            if isinstance(key, _Tuple) and key.values > _MAX_KEY_VALUES:
-                raise RefusedPickle(f"holds a dictionary with a tuple of {key.values:,} values as a key")
-        if isinstance(target, _Made) and is_inert(target.maker):
+        if isinstance(target, Made) and is_inert(target.maker):
             self.inert[target.maker] = PlaceholderMapping
-        elif isinstance(target, _Items) and target.kind == "dict" and len(items) % 2 == 0:
+            counted = self._foreign
+        elif isinstance(target, Items) and target.kind == "dict" and len(items) % 2 == 0:
             target.size += len(items) // 2
+            counted = target
         else:
             raise BrokenPickle("it sets an entry of something that is no dictionary")
+        for key in items[::2]:
+            self._limits.count_key(counted, key)
 
     def _name(self) -> None:
         module = self._line()
@@ -279,130 +191,30 @@ class PickleWalk:
             raise RefusedPickle(f"asks for {full}")
         if is_inert(full):
             self.inert.setdefault(full, Placeholder)
-            if len(self.inert) > _MAX_INERT:
-                raise RefusedPickle(f"names more than {_MAX_INERT} classes of foreign projects")
-        self._stack.append(_Name(full))
+            check_inert(len(self.inert))
+        self._stack.append(Name(full))
 
     def _call(self) -> None:
         maker, arguments = self._pop(2)
-        if not isinstance(maker, _Name) or not isinstance(arguments, _Tuple):
+        if not isinstance(maker, Name) or not isinstance(arguments, Tuple):
             raise BrokenPickle("it calls something that is no function")
-        self._stack.append(self._result(maker.full, arguments.items))
-
-    def _result(self, maker: str, arguments: list[object]) -> object:
-        """What a call gives; refused when it could give more than it takes."""
-        if maker.startswith("torch._utils._rebuild_tensor"):
-            return self._tensor(maker, *arguments)
-        if maker in ("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"):
-            return _parameter(*arguments)
-        taken = (object,) if is_inert(maker) else _ARGUMENTS.get(maker)
-        if taken is None or not all(isinstance(argument, taken) for argument in arguments):
-            raise RefusedPickle(f"calls {maker} in a way that could make values of any size")
-        if maker == "numpy.dtype" and not is_plain(arguments[0]):
-            raise RefusedPickle(f"holds a numpy array of type {arguments[0]!r}, expected numbers or texts")
-        if maker == "_codecs.encode" and arguments[1:] not in (["latin1"], ["utf-8"], ["ascii"]):
-            raise RefusedPickle(f"encodes a text as {arguments[1:]}, expected latin1")
-        size = sum(map(self._copy, arguments))
-        if maker in _KINDS:
-            return _Items(_KINDS[maker], size)
-        return _Bytes(size) if maker in ("_codecs.encode", "builtins.bytearray") else _Made(maker)
-
-    def _copy(self, value: object) -> int:
-        """The size of a value that may be copied; refused when copies of copies pile up."""
-        size = 0
-        if isinstance(value, _Items | _Bytes):
-            size = value.size
-        elif isinstance(value, _Tuple | str):
-            size = len(value.items if isinstance(value, _Tuple) else value)
-        self._copied += size
-        if self._copied > _MAX_COPIES * len(self._data) + _SLACK:
-            raise RefusedPickle("copies the same values again and again, more than the file could hold")
-        return size
+        self._stack.append(call(maker.full, arguments.items, self._limits))
 
     def _build(self) -> None:
         """The state of an object, which replaces or extends what it holds."""
         target, state = self._pop(2)
         self._stack.append(target)
-        is_dictionary = isinstance(target, _Items) and target.kind == "dict"
+        is_dictionary = isinstance(target, Items) and target.kind == "dict"
         if not is_dictionary and not (
-            isinstance(target, _Made) and (target.maker in STAND_INS or is_inert(target.maker))
+            isinstance(target, Made) and (target.maker in STAND_INS or is_inert(target.maker))
         ):
             raise RefusedPickle("changes the state of an object that has none, such as a tensor")
-        for part in state.items if isinstance(state, _Tuple) else [state]:
-            self._copy(part)
+        for part in state.items if isinstance(state, Tuple) else [state]:
+            self._limits.count_copy(part)
 
     def _storage(self) -> None:
-        """A storage: ("storage", type, key, device, number of items[, view])."""
         (identity,) = self._pop(1)
-        if not isinstance(identity, _Tuple):
-            raise BrokenPickle("it names a storage by something that is no tuple")
-        word, kind, key, _device, count, *view = identity.items
-        if word != "storage" or not isinstance(kind, _Name) or kind.full not in ITEM_BYTES or not isinstance(key, str):
-            raise RefusedPickle("names a storage of an unknown kind")
-        item_bytes = ITEM_BYTES[kind.full]
-        storage = Storage(_count(count) * item_bytes, item_bytes)
-        known = self.storages.setdefault(key, storage)
-        if known != storage and known.size + storage.size > 0:
-            raise RefusedPickle(f"describes storage {key!r} in two ways")
-        if self._stored is not None and storage.size > (there := self._stored.get(key, 0)):
-            raise RefusedPickle(
-                f"asks for storage {key!r} of {storage.size:,} bytes, and has at most {there:,} of them"
-            )
-        if view and isinstance(view[0], _Tuple):
-            _view_key, start, length = view[0].items
-            if _count(start) + _count(length) > _count(count):
-                raise RefusedPickle(f"holds a view that reaches beyond storage {key!r}")
-            storage = Storage(_count(length) * item_bytes, item_bytes)
-        self._stack.append(storage)
-
-    def _tensor(
-        self, maker: str, storage: object, offset: object, shape: object, strides: object, *flags: object
-    ) -> _Made:
-        """A dense tensor within its storage."""
-        if not (isinstance(storage, Storage) and isinstance(shape, _Tuple) and isinstance(strides, _Tuple)):
-            raise RefusedPickle("holds a tensor without a storage")
-        item_bytes = storage.item_bytes
-        if maker.endswith("_v3"):
-            item_bytes, flags = _item_bytes(flags[2]), flags[:2] + flags[3:]
-        _check_empty(*flags)
-        sizes, steps = [_count(size) for size in shape.items], [_count(step) for step in strides.items]
-        last = sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) if all(sizes) else -1
-        if (_count(offset) + last + 1) * item_bytes > storage.size or len(sizes) > _MAX_DIMENSIONS:
-            raise RefusedPickle(
-                f"holds a tensor of shape {tuple(sizes)} that reaches beyond its storage of {storage.size:,} bytes"
-            )
-        self._viewed += math.prod(sizes) * item_bytes
-        if self._viewed > _MAX_VIEWS * self._file_size + _SLACK:
-            raise RefusedPickle("holds tensors that repeat the same values, more than the file could hold")
-        return _Made(maker)
-
-
-def _parameter(data: object, *flags: object) -> _Made:
-    if not isinstance(data, _Made) or not data.maker.startswith("torch._utils._rebuild_tensor"):
-        raise RefusedPickle("makes a parameter of something that is no tensor")
-    _check_empty(*flags)
-    return data
-
-
-def _check_empty(*flags: object) -> None:
-    """Beside `requires_grad` a tensor has hooks and other facts, which are empty in the files of torch.save."""
-    if not all(
-        flag is None or isinstance(flag, bool) or (isinstance(flag, _Items) and not flag.size) for flag in flags
-    ):
-        raise RefusedPickle("holds a tensor with hooks or attributes, expected plain ones")
-
-
-def _item_bytes(dtype: object) -> int:
-    found = dtype_called(dtype.full) if isinstance(dtype, _Name) else None
-    if found is None:
-        raise RefusedPickle("holds a tensor of an unknown type")
-    return found.itemsize
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise RefusedPickle(f"holds a tensor with the size or position {value!r}, expected a number >= 0")
-    return value
+        self._stack.append(make_storage(identity, self.storages, self._stored))
 
 
 def _unknown_instruction(code: int) -> str:

@@ -51,8 +51,8 @@ STAND_INS: dict[str, Callable[..., Any]] = {
 _INERT = re.compile(  # names in the standard library, torch and numpy that become placeholders
     r"builtins\.(bool|bytes|dict|float|frozenset|int|list|object|range|slice|str|tuple)"
     r"|collections\.(defaultdict|deque)|copyreg\.(_reconstructor|__newobj_ex__)"
-    r"|datetime\.(date|datetime|time|timedelta|timezone)|pathlib\.\w+"
-    r"|torch\.optim\.[\w.]+|torch\.torch_version\.TorchVersion|numpy\.(bool_?|u?int\d+|float\d+|complex\d+|str_)"
+    r"|datetime\.(date|datetime|time|timedelta|timezone)|pathlib\.\w+|typing\.\w+"
+    r"|torch\.optim\.[\w.]+|torch\.nn\.modules\.loss\.\w+|torch\.torch_version\.TorchVersion|numpy\.(bool_?|u?int\d+|float\d+|complex\d+|str_)"
 )
 _UNUSUAL_TENSOR = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+|torch\.serialization\._get_layout"

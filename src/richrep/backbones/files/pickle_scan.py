@@ -17,9 +17,14 @@ _MAX_STREAMS = 8  # a legacy torch file is five pickles, then raw storages
 
 
 def refused_names(data: bytes | mmap) -> tuple[str, ...]:
-    """Names such as "posix.system" in the pickles that follow each other in `data`, sorted.
+    """Names such as "posix.system" in the pickles of `data` that are refused, sorted; as `names_in` finds them."""
+    return tuple(name for name in names_in(data) if not is_allowed(name) and not is_unusual_tensor(name))
 
-    Harmless names are left out. Broken pickles are read as far as they go.
+
+def names_in(data: bytes | mmap) -> tuple[str, ...]:
+    """All functions and classes that the pickles which follow each other in `data` name, sorted.
+
+    Broken pickles are read as far as they go.
     """
     found: set[str] = set()
     stream: Any = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -32,7 +37,7 @@ def refused_names(data: bytes | mmap) -> tuple[str, ...]:
                 _scan_opcode(opcode.name, argument, strings, memo, found)
         except Exception:  # pickletools raises whatever a broken pickle provokes; what came before it counts
             break
-    return tuple(sorted(name for name in found if not is_allowed(name) and not is_unusual_tensor(name)))
+    return tuple(sorted(found))
 
 
 def modern_name(module: str, name: str) -> str:

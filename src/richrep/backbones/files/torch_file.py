@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from richrep.backbones.files.pickle_check import BrokenPickle, PickleWalk, RefusedPickle
+from richrep.backbones.files.pickle_check import PickleWalk
 from richrep.backbones.files.pickle_names import allow_list
-from richrep.backbones.files.pickle_scan import refused_names
+from richrep.backbones.files.pickle_scan import names_in, refused_names
+from richrep.backbones.files.pickle_values import BrokenPickle, RefusedPickle
 from richrep.backbones.files.placeholder import Placeholder
 from richrep.backbones.files.refusals import broken_file, listed
 from richrep.errors import CheckpointError
@@ -46,9 +47,10 @@ def read_torch_file(path: Path, magic: bytes) -> object:
         elif names := refused_names(data):  # protocol 0 or 1
             raise _asks_for_code(path, names)
         else:
+            harmless = names_in(data)
+            what = f"a plain pickle that names {listed(harmless)}" if harmless else f"it starts with {magic!r}"
             raise CheckpointError(
-                f"{path} is not a checkpoint: it starts with {magic!r}, expected safetensors, a numpy archive or a "
-                "file of torch.save."
+                f"{path} is not a checkpoint: {what}, expected safetensors, a numpy archive or a file of torch.save."
             )
     return _load(path, magic, inert)
 

@@ -17,6 +17,7 @@ from richrep.backbones.formats.mfac import MfacFormat
 from richrep.backbones.formats.moco import MocoFormat
 from richrep.backbones.formats.richrep_file import RichrepFormat
 from richrep.backbones.formats.rigl import RiglFormat
+from richrep.backbones.formats.rigl_tensorflow import RiglTensorFlowFormat
 from richrep.backbones.formats.rrl import RrlFormat
 from richrep.backbones.formats.simsiam import SimSiamFormat
 from richrep.backbones.formats.soft_threshold import StrFormat
@@ -41,6 +42,7 @@ FORMATS: dict[str, Format] = {
         LotteryFormat(),
         MfacFormat(),
         RiglFormat(),
+        RiglTensorFlowFormat(),
         VisslFormat(),
         VitNpzFormat(),
         DinoFormat(),

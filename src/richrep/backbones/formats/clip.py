@@ -71,8 +71,8 @@ class ClipFormat:
             return [_read_resnet(body, notes)]
         if "logit_scale" in others and any(name.startswith("trunk.") for name in tower):
             raise CheckpointError(
-                "its visual tower is a network of timm (visual.trunk.*), expected CLIP's own ViT or ResNet. Save the "
-                "tensors under visual.trunk as a file of their own and open it as timm/NAME@PATH."
+                "its visual tower is a network of timm (visual.trunk.*), expected CLIP's own ViT or ResNet. Open it as "
+                "PATH#visual.trunk, or timm/NAME@PATH#visual.trunk."
             )
         return []
 

@@ -38,6 +38,7 @@ class Network:
         notes: what was renamed, taken off or set aside, one sentence each, for the load report.
         masks: name in `tensors` -> bool tensor of its shape, False where the weight was pruned.
         preprocessing: what the project feeds this network; None leaves it to the family.
+        preprocessing_stated: whether this very file says so.
         hints: what changes the features and no tensor says, e.g. {"stem_pool": "tf-same"}; families read them.
         family: what the backbone calls its family; empty means the format's name.
         architecture: the architecture, as before '@' in an address, where the file knows it; empty means detect it.
@@ -48,6 +49,7 @@ class Network:
     notes: tuple[str, ...] = ()
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
+    preprocessing_stated: bool = False
     hints: Mapping[str, str] = field(default_factory=dict)
     family: str = ""
     architecture: str = ""

@@ -20,6 +20,8 @@ from richrep.errors import CheckpointError
 
 Tensors = dict[str, torch.Tensor]
 
+PROJECTS = ("sparse", "str", "lottery", "m-fac", "rigl")  # formats of pruned networks, keys of FORMATS
+
 # Names of MobileNetV1 in mit-han-lab/amc -> those of the other MobileNetV1 files
 AMC_NAMES = (
     (r"^conv1\.(\d+)\.", r"model.0.\1."),

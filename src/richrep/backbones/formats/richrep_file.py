@@ -74,6 +74,7 @@ class RichrepFormat:
             notes=(f"converted from {facts.source_address} (sha256 {facts.source_sha256}): {'; '.join(facts.notes)}",),
             masks=under(content, MASK),
             preprocessing=preprocessing,
+            preprocessing_stated=True,
             hints=facts.hints,
             family=facts.family,
             architecture=f"{facts.layout}/{facts.architecture}",
