@@ -41,7 +41,7 @@ from richrep.evaluation.selection import DEFAULT_CS, select_logistic
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
 from richrep.features.feature_set import Block, FeatureSet, concat_features
-from richrep.features.normalize import NORMALIZATIONS
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.logistic import LogisticHead
 from richrep.heads.logistic_path import fit_logistic_path
 from richrep.paths import default_cache_root
@@ -209,7 +209,7 @@ def run_features(args: argparse.Namespace) -> None:
         for name, estimator in estimators().items()
     ]
     second = ours(trainval, test, rows, one)  # alternately: before and after the other side
-    all_four = ours(trainval, test, rows, tuple(NORMALIZATIONS))
+    all_four = ours(trainval, test, rows, DEFAULT_NORMALIZATIONS)
     slower = max(first, second, key=lambda side: side.seconds)  # ratios are to our slower run: theirs has only one
     print_sides([first, *theirs, second, all_four], slower)
     print_memory(trainval.features, trainval.labels, trainval.num_classes, DEFAULT_CS, rows)

@@ -25,7 +25,7 @@ def _command_options() -> dict[str, set[str]]:
     owners = {"": group} | group.commands
     help_options = {"-h", "--help"}
     return {
-        name: {option for parameter in owner.params for option in parameter.opts} | help_options
+        name: {option for given in owner.params for option in (*given.opts, *given.secondary_opts)} | help_options
         for name, owner in owners.items()
     }
 

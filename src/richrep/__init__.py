@@ -27,23 +27,31 @@ if TYPE_CHECKING:
     from richrep.data.datasets import load_dataset, load_split
     from richrep.data.split import Dataset, Split
     from richrep.errors import RichrepError
-    from richrep.evaluation.probe import LogisticProtocol, probe
+    from richrep.evaluation.probe import probe
+    from richrep.evaluation.protocols.logistic import LogisticProtocol
+    from richrep.evaluation.rank import rank
     from richrep.evaluation.record import Record
     from richrep.evaluation.record_store import load_records, save_record
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
     from richrep.features.feature_set import FeatureSet, concat_features
+    from richrep.heads.cosine import CosineHead
+    from richrep.heads.knn import KnnHead
     from richrep.heads.logistic import LogisticHead
     from richrep.heads.logistic_path import fit_logistic_path
+    from richrep.heads.prototypes import PrototypesHead
     from richrep.training.pretrain import pretrain_supervised
 
 _HOMES = {
     "Backbone": "richrep.backbones.backbone",
+    "CosineHead": "richrep.heads.cosine",
     "Dataset": "richrep.data.split",
     "FeatureCache": "richrep.features.cache",
     "FeatureSet": "richrep.features.feature_set",
+    "KnnHead": "richrep.heads.knn",
     "LogisticHead": "richrep.heads.logistic",
-    "LogisticProtocol": "richrep.evaluation.probe",
+    "LogisticProtocol": "richrep.evaluation.protocols.logistic",
+    "PrototypesHead": "richrep.heads.prototypes",
     "Record": "richrep.evaluation.record",
     "RichrepError": "richrep.errors",
     "Split": "richrep.data.split",
@@ -57,16 +65,20 @@ _HOMES = {
     "load_split": "richrep.data.datasets",
     "pretrain_supervised": "richrep.training.pretrain",
     "probe": "richrep.evaluation.probe",
+    "rank": "richrep.evaluation.rank",
     "save_record": "richrep.evaluation.record_store",
 }
 
 __all__ = [
     "Backbone",
+    "CosineHead",
     "Dataset",
     "FeatureCache",
     "FeatureSet",
+    "KnnHead",
     "LogisticHead",
     "LogisticProtocol",
+    "PrototypesHead",
     "Record",
     "RichrepError",
     "Split",
@@ -80,6 +92,7 @@ __all__ = [
     "load_split",
     "pretrain_supervised",
     "probe",
+    "rank",
     "save_record",
 ]
 

@@ -277,7 +277,16 @@ PLAIN = {"cifar-resnet", "mobilenet-v1", "torchvision"}  # where nobody knows wh
 
 
 def test_every_format_without_masks_has_a_sample() -> None:
-    masked = {"sparse", "str", "lottery", "m-fac", "rigl", "rigl-tf", "richrep"}  # test_format_sparse.py and test_convert.py
+    # Those with masks: test_format_sparse.py, test_format_rigl_tensorflow.py and test_convert.py.
+    masked = {
+        "sparse",
+        "str",
+        "lottery",
+        "m-fac",
+        "rigl",
+        "rigl-tf",
+        "richrep",
+    }  # test_format_sparse.py and test_convert.py
     assert FORMATS.keys() - masked == SAMPLES.keys() - PLAIN - {"rrl-row", "rrl-cifar", "moco-vit"}
 
 

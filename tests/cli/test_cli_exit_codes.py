@@ -13,7 +13,7 @@ import typer
 from richrep.cli import console
 from richrep.cli.main import app
 
-COMMANDS = ("demo", "inspect", "convert", "list", "extract", "probe", "results", "datasets", "cache")
+COMMANDS = ("demo", "inspect", "convert", "list", "extract", "probe", "rank", "results", "datasets", "cache")
 
 
 def test_the_list_of_commands_is_complete() -> None:
@@ -37,7 +37,7 @@ def test_help_of_every_command_has_an_example_of_it(cli, command) -> None:
 
 def test_help_shows_defaults_that_are_not_values(cli) -> None:
     text = " ".join(cli("probe", "--help").out.replace("│", " ").split())
-    for default in ("$RICHREP_HOME/data", "$RICHREP_HOME/features", "by device and size", "all four", "runs"):
+    for default in ("$RICHREP_HOME/data", "$RICHREP_HOME/features", "by device and size", "the first four", "runs"):
         assert f"[default: ({default})]" in text or f"[default: {default}]" in text
 
 

@@ -212,3 +212,23 @@ def test_a_backbone_whose_features_overflow_is_left_out_and_the_others_are_measu
     outcome = cli("probe", "-b", "huge.th", "-d", "digits", *sizes)
     assert outcome.code == 2
     assert "No backbone gives features that can be used" in outcome.err
+
+
+@pytest.mark.parametrize("protocol", ["knn", "prototypes", "cosine"])
+def test_every_protocol_runs_from_the_command_line(cli, small, protocol) -> None:
+    outcome = cli("probe", *small, "--protocol", protocol)
+    assert outcome.code == 0, outcome.err
+    assert f"probe/{protocol}" in outcome.out and "temperature=" in outcome.out.replace("\n", "")
+    assert cli("results").code == 0
+
+
+def test_a_projection_is_a_normalisation_and_a_bad_one_is_refused(cli, small) -> None:
+    arguments = small[:-2]  # without --normalization none
+    outcome = cli("probe", *arguments, "--normalization", "standard+pca:5", "--json", "-")
+    (record,) = json.loads(outcome.out)["records"]
+    assert record["hyperparameters"]["normalization"] == "standard+pca:5"
+    assert record["protocol"]["normalizations"] == ["standard+pca:5"]
+    outcome = cli("probe", *arguments, "--normalization", "pca:5000")
+    assert outcome.code == 2 and "pca:5000 needs 5000 directions of variance" in outcome.message
+    outcome = cli("probe", *arguments, "--normalization", "pca:x")
+    assert outcome.code == 2 and "pca needs a number of components of at least 1, got 'pca:x'" in outcome.message

@@ -3,7 +3,15 @@ import torch
 from torch import tensor
 
 from richrep.features.feature_set import Block
-from richrep.features.normalize import NORMALIZATIONS, Normalization, fit_normalization, moments, row_chunks
+from richrep.features.normalize import (
+    DEFAULT_NORMALIZATIONS,
+    NORMALIZATIONS,
+    PER_IMAGE,
+    Normalization,
+    fit_normalization,
+    moments,
+    row_chunks,
+)
 
 BLOCKS = (Block("a", 0, 2), Block("b", 2, 3))
 
@@ -79,7 +87,7 @@ def test_chunks_cover_all_rows_once_in_order() -> None:
     assert [(start, chunk.flatten().tolist()) for start, chunk in picked] == [(0, [6, 0]), (2, [2])]
 
 
-# The four normalisations
+# The normalisations
 
 
 def test_none_is_the_same_object() -> None:
@@ -141,6 +149,28 @@ def test_block_l2_by_hand() -> None:
     torch.testing.assert_close(normalised, tensor([[0.6, 0.8, -1.0], [0.0, 0.0, 1.0]]))
 
 
+def test_l2_takes_all_backbones_as_one() -> None:
+    # (3, 4, -12) has norm 13 over all columns; "block-l2" would divide the first two by 5 and the third by 12
+    features = tensor([[3.0, 4.0, -12.0], [0.0, 0.0, 0.0]])
+    normalised = fit("l2", features, BLOCKS).apply(features)
+    torch.testing.assert_close(normalised, tensor([[3.0, 4.0, -12.0], [0.0, 0.0, 0.0]]) / 13)
+    alone = fit("l2", features).apply(features)
+    torch.testing.assert_close(alone, fit("block-l2", features).apply(features))  # one backbone: the same
+
+
+def test_l2_is_known_and_not_tried_by_default() -> None:
+    assert set(DEFAULT_NORMALIZATIONS) == set(NORMALIZATIONS) - {"l2"}
+
+
+@pytest.mark.parametrize("name", ["none", "standard", "block-rms"])
+def test_folded_weights_act_on_raw_features_as_the_weights_on_normalised_ones(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, weights, biases = (torch.randn(*s, generator=generator) for s in ((6, 3), (4, 3), (4,)))
+    fitted = fit(name, features, BLOCKS)
+    folded, offsets = fitted.fold(weights, biases)
+    torch.testing.assert_close(features @ folded.T + offsets, fitted.apply(features) @ weights.T + biases)
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e-42, 1e30])
 def test_block_l2_of_very_small_and_large_rows_neither_vanishes_nor_overflows(factor: float) -> None:
     features = tensor([[3.0, 4.0]]) * factor  # the squares, 1e-60 and 1e60, do not exist in float32
@@ -167,10 +197,10 @@ def test_new_features_are_normalised_by_what_was_fitted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(NORMALIZATIONS))
-def test_only_block_l2_does_not_fold(name: str) -> None:
+def test_all_but_those_of_each_image_fold(name: str) -> None:
     features = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
     fitted = fit(name, features, BLOCKS)
-    assert fitted.folds == (name != "block-l2")
+    assert fitted.folds == (name not in PER_IMAGE)
     if fitted.folds:
         torch.testing.assert_close(fitted.apply(features), features * fitted.scale.float())
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -194,9 +195,50 @@ def test_training_the_layer_leaves_the_head_as_it_was() -> None:
     assert torch.equal(head.weight_, before)
 
 
-def test_block_l2_gives_no_layer() -> None:
-    head = LogisticHead(normalization="block-l2").fit(*make_data())
-    with pytest.raises(ValueError, match="'block-l2' is not linear in the raw features"):
+@pytest.mark.parametrize("shape", [(400, 12), (30, 12)], ids=["N>D", "N<D"])
+def test_pca_is_scikit_learns_pca_and_then_its_logistic_regression(
+    digits: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]
+) -> None:
+    n, count = shape
+    features, labels = digits[0], digits[1] % 5
+    theirs = make_pipeline(
+        PCA(count, svd_solver="full"), LogisticRegression(C=1 / (n * 1e-3), tol=1e-10, max_iter=5000)
+    ).fit(features[:n], labels[:n])
+    head = LogisticHead(l2=1e-3, normalization=f"pca:{count}", tol=1e-11).fit(features[:n], labels[:n])
+    np.testing.assert_allclose(head.predict_proba(features), theirs.predict_proba(features), atol=2e-4)
+    assert head.coef_.shape == (5, 64)  # folded: it acts on the raw features
+    scaled = LogisticHead(l2=1e-3, normalization=f"standard+pca:{count}", tol=1e-11).fit(features[:n], labels[:n])
+    spread = features[:n].std(0)
+    standard = features / np.where(spread == 0, 1, spread)
+    theirs.fit(standard[:n], labels[:n])
+    np.testing.assert_allclose(scaled.predict_proba(features), theirs.predict_proba(standard), atol=2e-4)
+
+
+def test_a_head_of_a_path_on_components_is_the_head_fitted_alone(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    features, labels = (torch.from_numpy(values[:200]) for values in digits)
+    for name in ("pca:5", "l2+pca:5"):
+        path = fit_logistic_path(features, labels, num_classes=10, l2s=[1.0, 0.01], normalization=name, tol=1e-9)
+        head = LogisticHead.from_path(path, 1)
+        assert head.normalization == name and head.n_features_in_ == 64
+        alone = LogisticHead(l2=0.01, normalization=name, tol=1e-9).fit(features, labels)
+        np.testing.assert_allclose(head.predict_proba(features), alone.predict_proba(features), atol=1e-4)
+        assert torch.equal(head.logits(features), path.logits(features, 1))
+        rows = torch.arange(0, 200, 2)
+        part = fit_logistic_path(features, labels, num_classes=10, l2s=[0.01], normalization=name, rows=rows)
+        near = part.weights[0], part.biases[0]
+        warm = LogisticHead(l2=0.01, normalization=name, tol=1e-9).fit(features, labels, near=near)
+        np.testing.assert_allclose(warm.predict_proba(features), alone.predict_proba(features), atol=1e-4)
+
+
+def test_more_components_than_the_rank_are_refused(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(FeatureError, match=r"pca:40 needs 40 directions of variance, the 30 training rows .* have 29"):
+        LogisticHead(normalization="pca:40").fit(digits[0][:30], digits[1][:30])
+
+
+@pytest.mark.parametrize("normalization", ["block-l2", "l2"])
+def test_normalisation_by_image_gives_no_layer(normalization: str) -> None:
+    head = LogisticHead(normalization=normalization).fit(*make_data())
+    with pytest.raises(ValueError, match=f"'{normalization}' is not linear in the raw features"):
         head.to_linear()
 
 

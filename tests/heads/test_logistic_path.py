@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from richrep.errors import FeatureError
 from richrep.features.feature_set import Block
-from richrep.features.normalize import NORMALIZATIONS, fit_normalization, moments
+from richrep.features.normalize import NORMALIZATIONS, PER_IMAGE, fit_normalization, moments
 from richrep.heads import coordinates, path_solver
 from richrep.heads import objective as objective_module
 from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
@@ -298,7 +298,7 @@ def test_a_normalisation_equals_fitting_on_normalised_features(normalization: st
     # weights act on the raw features wherever a linear layer can hold the normalisation
     raw = new if path.normalization.folds else fitted.apply(new)
     torch.testing.assert_close(path.logits(new, 1), raw @ path.weights[1].T + path.biases[1])
-    assert path.normalization.folds == (normalization != "block-l2")
+    assert path.normalization.folds == (normalization not in PER_IMAGE)
 
 
 def test_moments_that_are_given_are_used_and_change_nothing() -> None:

@@ -165,3 +165,13 @@ def test_an_empty_table_has_titles_and_no_rows(make_table):
     printed = print_table(make_table([]))
     assert printed.titles[0] == "representation"
     assert (printed.cells, printed.notes, printed.caption) == ((), (), "")
+
+
+def test_a_column_that_no_row_has_is_left_out_and_what_was_chosen_takes_its_place(make_record):
+    logistic, knn = make_record(), make_record("b", hyperparameters={"k": 20, "normalization": "none"})
+    assert "l2" in print_table(make_probe_table([logistic])).titles
+    assert "chosen" not in print_table(make_probe_table([logistic])).titles
+    printed = print_table(make_probe_table([knn]))
+    assert "l2" not in printed.titles
+    assert printed.cells[0][printed.titles.index("chosen")] == "k=20"
+    assert {"l2", "chosen"} <= set(print_table(make_probe_table([logistic, knn])).titles)

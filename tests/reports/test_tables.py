@@ -15,6 +15,13 @@ def row_of(table):
 # The probe
 
 
+def test_hyperparameters_without_a_column_of_their_own_are_one_text(make_record):
+    record = make_record(hyperparameters={"k": 20, "temperature": 0.07, "normalization": "none"})
+    (row,) = make_probe_table([record]).rows
+    assert row.chosen == "k=20 temperature=0.07"
+    assert (row.l2, row.normalization) == (None, "none")
+
+
 def test_a_probe_row_holds_what_the_record_holds(make_record):
     record = make_record("a b", 0.88, val=0.9, interval=[0.866, 0.893], gain=0.02, gain_interval=[0.01, 0.03])
     assert asdict(row_of(make_probe_table([record]))) == {
@@ -41,6 +48,7 @@ def test_a_probe_row_holds_what_the_record_holds(make_record):
         "select_s": 1.1,
         "fit_s": 0.1,
         "record_id": record.id,
+        "chosen": None,
     }
 
 

@@ -10,7 +10,9 @@ from richrep.cli import console
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="backbones, datasets, protocols, heads or engines.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="backbones, datasets, protocols, heads, scores or engines.")
+    ],
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only lines that hold this text.")] = "",
 ) -> None:
     """The names that addresses and options take, one a line.
@@ -48,7 +50,7 @@ def _datasets() -> list[tuple[str, str]]:
 
 
 def _protocols() -> list[tuple[str, str]]:
-    from richrep.evaluation.probe import PROTOCOLS
+    from richrep.evaluation.protocols import PROTOCOLS
 
     return [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
 
@@ -57,6 +59,12 @@ def _heads() -> list[tuple[str, str]]:
     from richrep.heads import HEADS
 
     return [(name, _first_line(head)) for name, head in HEADS.items()]
+
+
+def _scores() -> list[tuple[str, str]]:
+    from richrep.evaluation.transferability import SCORES
+
+    return [(name, _first_line(score)) for name, score in SCORES.items()]
 
 
 def _engines() -> list[tuple[str, str]]:
@@ -72,5 +80,6 @@ LISTS = {
     "datasets": _datasets,
     "protocols": _protocols,
     "heads": _heads,
+    "scores": _scores,
     "engines": _engines,
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from richrep.backbones.backbone import Backbone
-    from richrep.evaluation.probe import LogisticProtocol
+    from richrep.evaluation.protocols.protocol import ProbeProtocol
     from richrep.evaluation.record import Record
 
 
@@ -23,7 +23,10 @@ def probe(
     normalization: Annotated[
         list[str] | None,
         typer.Option(
-            "--normalization", metavar="NAME", help="Try only this. Repeat for several.", show_default="all four"
+            "--normalization",
+            metavar="NAME",
+            help="Try only this: none, standard, block-rms, block-l2, l2, pca:64, standard+pca:64. Repeat for several.",
+            show_default="the first four",
         ),
     ] = None,
     seeds: Annotated[
@@ -55,7 +58,8 @@ def probe(
     """Tuned test score of every backbone alone and, with two or more, of their concatenation.
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
-    all of train, and test is scored once. Features are cached: a second run only fits.
+    all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
+    head in the same way: knn, prototypes, cosine.
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """
@@ -119,17 +123,16 @@ def probe(
         raise typer.Exit(1)
 
 
-def make_protocol(name: str, normalizations: list[str] | None) -> LogisticProtocol:
+def make_protocol(name: str, normalizations: list[str] | None) -> ProbeProtocol:
     """The protocol `name` with the given normalisations; RichrepError for an unknown one."""
     from richrep.errors import RichrepError, unknown_name_message
-    from richrep.evaluation.probe import PROTOCOLS
-    from richrep.features.normalize import NORMALIZATIONS
+    from richrep.evaluation.protocols import PROTOCOLS
+    from richrep.features.pca import split_pca
 
     if name not in PROTOCOLS:
         raise RichrepError(unknown_name_message("protocol", name, PROTOCOLS))
     for normalization in normalizations or ():
-        if normalization not in NORMALIZATIONS:
-            raise RichrepError(unknown_name_message("normalization", normalization, NORMALIZATIONS))
+        split_pca(normalization)  # said before anything is loaded
     return PROTOCOLS[name](normalizations=tuple(normalizations)) if normalizations else PROTOCOLS[name]()
 
 

@@ -1,66 +1,31 @@
-"""The main job: a tuned linear probe of every backbone alone, and of all of them together."""
+"""The main job: a tuned probe of every backbone alone, and of all of them together."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Dataset
 from richrep.evaluation.facts import backbone_facts
+from richrep.evaluation.measure import Outcome, common_facts, measure_probe
 from richrep.evaluation.metrics import paired_bootstrap_interval, score
-from richrep.evaluation.record import Record, describe_environment
-from richrep.evaluation.selection import DEFAULT_CS, Selection, select_logistic
+from richrep.evaluation.protocols.logistic import LogisticProtocol
+from richrep.evaluation.protocols.protocol import ProbeProtocol
+from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, extract_task, load_members, make_task, open_cache
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
 from richrep.features.feature_set import FeatureSet, concat_features
-from richrep.features.normalize import NORMALIZATIONS
 from richrep.features.progress import ProgressCallback
-from richrep.heads.logistic import LogisticHead
-
-
-@dataclass(frozen=True)
-class LogisticProtocol:
-    """The default protocol, stored whole in every record: fit the path on train, choose on val, refit, score test once.
-
-    Attributes:
-        cs: scikit-learn's C, as wide as t-ReX's search; the penalty is l2 = 1/(N_train·C).
-        normalizations: tried with every penalty; fitted on the training images only.
-        val_fraction: of every class of train, when the data set stores no val.
-
-    Source: t-ReX's transfer suite, naver/trex. Differs: the whole path instead of 30 trials, the penalty per image is
-    kept for the refit, ties go to the larger penalty, normalisation by backbone.
-    """
-
-    name: str = "logistic"
-    cs: tuple[float, ...] = DEFAULT_CS
-    normalizations: tuple[str, ...] = tuple(NORMALIZATIONS)
-    val_fraction: float = 0.2
-
-
-PROTOCOLS = {"logistic": LogisticProtocol}
-
-
-@dataclass(frozen=True, eq=False)
-class _Outcome:
-    """A record, and for each test image whether it was classified rightly."""
-
-    record: Record
-    correct: torch.Tensor
 
 
 def probe(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: LogisticProtocol | None = None,
+    protocol: ProbeProtocol | None = None,
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
@@ -80,7 +45,7 @@ def probe(
     Args:
         backbones: addresses, or loaded backbones.
         dataset: an address, or a loaded data set.
-        protocol: what is tried; None means the default.
+        protocol: a member of PROTOCOLS, which says what is tried; None means logistic regression, the default.
         seed: decides val (when the data set stores none) and the weights of `random/…` backbones.
         train_size, test_size: the first so many images of each part; None means all.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
@@ -118,15 +83,10 @@ def probe(
         on_failure=on_failure,
     )
     rows, extract_s = (features.train_rows, features.val_rows), features.elapsed_s
-    common: dict[str, Any] = {
-        "dataset": features.facts,
-        "seed": seed,
-        "environment": describe_environment(device or _default_device())
-        | {"features": str(features.trainval[0].features.dtype).removeprefix("torch.")},
-    }
-    outcomes: list[_Outcome] = []
+    common = common_facts(features, seed=seed, device=device)
+    outcomes: list[Outcome] = []
 
-    def keep(outcome: _Outcome) -> _Outcome:
+    def keep(outcome: Outcome) -> Outcome:
         outcomes.append(outcome)
         if on_record is not None:
             on_record(outcome.record)
@@ -138,65 +98,17 @@ def probe(
     ):
         if backbone.name in features.head_logits:
             keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
-        members.append(keep(_probe_one([backbone], train_features, test_features, rows, protocol, common, extract_s)))
+        members.append(
+            keep(measure_probe([backbone], train_features, test_features, rows, protocol, common, extract_s))
+        )
     if len(members) > 1:
         trainval, test = concat_features(features.trainval), concat_features(features.test)
-        joint = _probe_one(features.backbones, trainval, test, rows, protocol, common, extract_s)
+        joint = measure_probe(features.backbones, trainval, test, rows, protocol, common, extract_s)
         keep(_with_gain(joint, members))
     return [outcome.record for outcome in outcomes]
 
 
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _representation(backbones: Sequence[Backbone]) -> str:
-    names = "+".join(b.name for b in backbones)
-    return names if len(backbones) == 1 else f"cat({names})"
-
-
-def _probe_one(
-    backbones: Sequence[Backbone],
-    trainval: FeatureSet,
-    test: FeatureSet,
-    rows: tuple[np.ndarray, np.ndarray],
-    protocol: LogisticProtocol,
-    common: dict[str, Any],
-    extract_s: float,
-) -> _Outcome:
-    """Select on val, refit on train and val, score test once."""
-    selection = select_logistic(trainval, *rows, cs=protocol.cs, normalizations=protocol.normalizations)
-    start = time.perf_counter()
-    best = selection.best
-    blocks = [(b.start, b.stop) for b in trainval.blocks]
-    head = LogisticHead(l2=best.l2, normalization=best.normalization, blocks=blocks)
-    head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes, near=selection.linear)
-    fit_s = time.perf_counter() - start
-    logits = head.logits(test.features)
-    record = Record(
-        kind="probe",
-        representation=_representation(backbones),
-        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
-        feature_dim=trainval.feature_dim,
-        protocol=asdict(protocol),
-        hyperparameters={"l2": best.l2, "normalization": best.normalization},
-        metrics={
-            "val": score(selection.val_logits, trainval.labels[torch.as_tensor(rows[1])], trainval.num_classes),
-            "test": score(logits, test.labels, test.num_classes),
-        },
-        elapsed_s=_elapsed(extract_s, selection, fit_s),
-        **common,
-    )
-    return _Outcome(record, logits.argmax(1) == test.labels)
-
-
-def _elapsed(extract_s: float, selection: Selection, fit_s: float) -> dict[str, float]:
-    """Seconds by step; extraction is the one pass that served every backbone of the run."""
-    steps = {"extract": extract_s, "select": selection.elapsed_s, "fit": fit_s}
-    return {name: round(value, 3) for name, value in (steps | {"total": sum(steps.values())}).items()}
-
-
-def _score_own_head(backbone: Backbone, logits: FeatureSet, common: dict[str, Any], extract_s: float) -> _Outcome:
+def _score_own_head(backbone: Backbone, logits: FeatureSet, common: dict[str, Any], extract_s: float) -> Outcome:
     """The classifier found in the checkpoint, as it is: nothing is trained, so nothing is selected."""
     record = Record(
         kind="own-head",
@@ -208,10 +120,10 @@ def _score_own_head(backbone: Backbone, logits: FeatureSet, common: dict[str, An
         elapsed_s={"extract": round(extract_s, 3), "total": round(extract_s, 3)},
         **common,
     )
-    return _Outcome(record, logits.features.argmax(1) == logits.labels)
+    return Outcome(record, logits.features.argmax(1) == logits.labels)
 
 
-def _with_gain(joint: _Outcome, members: Sequence[_Outcome]) -> _Outcome:
+def _with_gain(joint: Outcome, members: Sequence[Outcome]) -> Outcome:
     """The concatenation's record with its difference to the best member, the best one by val."""
     best = max(members, key=lambda m: m.record.score("val", "accuracy") or 0.0)
     low, high = paired_bootstrap_interval(joint.correct, best.correct)
@@ -222,4 +134,4 @@ def _with_gain(joint: _Outcome, members: Sequence[_Outcome]) -> _Outcome:
         "best_member": best.record.representation,
     }
     record = joint.record.model_copy(update={"metrics": joint.record.metrics | {"test": test}})
-    return _Outcome(record, joint.correct)
+    return Outcome(record, joint.correct)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from richrep.features.feature_set import FeatureSet
-from richrep.features.normalize import NORMALIZATIONS, moments
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS, moments
 from richrep.heads.logistic_path import Linear, LogisticPath, fit_logistic_path
 
 DEFAULT_CS = tuple(float(c) for c in 10.0 ** np.linspace(-5, 6, 23))  # as wide as t-ReX's search; C = 1/(N·l2)
@@ -47,6 +47,15 @@ class Selection:
     elapsed_s: float
 
 
+def check_rows(train_rows: np.ndarray, val_rows: np.ndarray) -> None:
+    """Raises ValueError unless there are train and val rows, and none is both."""
+    if min(len(train_rows), len(val_rows)) == 0 or np.intersect1d(train_rows, val_rows).size:
+        raise ValueError(
+            f"selection needs disjoint train and val rows, got {len(train_rows)} and {len(val_rows)} "
+            f"with {np.intersect1d(train_rows, val_rows).size} in both."
+        )
+
+
 def _best_of(path: LogisticPath, val: torch.Tensor, labels: torch.Tensor) -> tuple[list[Candidate], torch.Tensor, int]:
     """All candidates of one path, val logits of its best, and the best's index; ties go to the larger penalty."""
     values = val if path.normalization.folds else path.normalization.apply(val)
@@ -75,7 +84,7 @@ def select_logistic(
     val_rows: np.ndarray,
     *,
     cs: Sequence[float] = DEFAULT_CS,
-    normalizations: Sequence[str] = tuple(NORMALIZATIONS),
+    normalizations: Sequence[str] = DEFAULT_NORMALIZATIONS,
 ) -> Selection:
     """The penalty and the normalisation with the best val accuracy, the whole path fitted on train.
 
@@ -85,16 +94,12 @@ def select_logistic(
         trainval: features of train and val together.
         train_rows, val_rows: rows of `trainval`; disjoint.
         cs: scikit-learn's C; the penalty is l2 = 1/(N_train·C).
-        normalizations: keys of NORMALIZATIONS.
+        normalizations: keys of NORMALIZATIONS, "pca:C" or both, e.g. "block-rms+pca:64".
 
     Raises:
         ValueError: no train or no val rows, or train and val overlap.
     """
-    if min(len(train_rows), len(val_rows)) == 0 or np.intersect1d(train_rows, val_rows).size:
-        raise ValueError(
-            f"selection needs disjoint train and val rows, got {len(train_rows)} and {len(val_rows)} "
-            f"with {np.intersect1d(train_rows, val_rows).size} in both."
-        )
+    check_rows(train_rows, val_rows)
     start = time.perf_counter()
     rows = torch.as_tensor(train_rows, dtype=torch.int64)
     val_index = torch.as_tensor(val_rows, dtype=torch.int64)

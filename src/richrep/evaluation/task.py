@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -66,6 +67,7 @@ class TaskFeatures:
         train_rows, val_rows: rows of trainval to fit and to select on; skipped images have no row.
         facts: the data as a record states them.
         elapsed_s: of the extraction.
+        source_logits: on trainval, of every own head whatever its classes, by backbone name; where asked for.
     """
 
     backbones: tuple[Backbone, ...]
@@ -76,6 +78,7 @@ class TaskFeatures:
     val_rows: np.ndarray
     facts: DatasetFacts
     elapsed_s: float
+    source_logits: dict[str, FeatureSet] = field(default_factory=dict)
 
 
 def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Backbone]:
@@ -130,6 +133,7 @@ def extract_task(
     val_fraction: float,
     seed: int,
     own_head: bool = False,
+    source_heads: bool = False,
     on_failure: OnFailure | None = None,
 ) -> TaskFeatures:
     """Features of `task` under `backbones` (of distinct names), and which rows select.
@@ -137,6 +141,7 @@ def extract_task(
     Args:
         val_fraction: of every class of train goes to val, drawn by `seed`, when the data set stores none.
         own_head: also the logits of the backbones' own heads on test, where their class count fits.
+        source_heads: also the logits of the backbones' own heads on trainval, whatever their classes.
         on_failure: called with the name of a backbone whose features cannot be used (they are not finite) and the
             reason; the others go on without it. None raises instead, as it does when no backbone is left.
 
@@ -146,44 +151,47 @@ def extract_task(
     """
     start = time.perf_counter()
     used = list(backbones)
+    extract = partial(_extract, task=task, own_head=own_head, source_heads=source_heads, options=options)
     try:
-        trainval, test, logits = _extract(used, task, own_head, options)
+        found = extract(used)
     except FeatureError as error:
         if on_failure is None:
             raise
-        used = [b for b in used if _gives_features(b, task, own_head, options, on_failure)]
+        used = [b for b in used if _gives_features(b, extract, on_failure)]
         if not used:
             raise RichrepError(f"No backbone gives features that can be used; the first: {error}") from None
-        trainval, test, logits = _extract(used, task, own_head, options)
+        found = extract(used)
+    trainval, test, logits, source_logits = found
     elapsed_s = time.perf_counter() - start
     _check_what_is_left(task, trainval[0], test[0])
     rows = _select_rows(task, trainval[0], fraction=val_fraction, seed=seed)
     facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=val_fraction, seed=seed)
-    return TaskFeatures(tuple(used), tuple(trainval), tuple(test), logits, *rows, facts, elapsed_s)
+    return TaskFeatures(tuple(used), tuple(trainval), tuple(test), logits, *rows, facts, elapsed_s, source_logits)
+
+
+_Extracted = tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet], dict[str, FeatureSet]]
 
 
 def _extract(
-    backbones: Sequence[Backbone], task: Task, own_head: bool, options: ExtractOptions
-) -> tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet]]:
-    """Features of trainval and of test, and the logits on test of the own heads whose class count fits, by name."""
-    with_head = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
-    trainval = extract_layers([Request(b) for b in backbones], task.trainval, **options)
-    requests = [Request(b) for b in backbones] + [Request(b, "logits") for b in with_head]
-    test = extract_layers(requests, task.test, **options)
-    count = len(backbones)
-    return trainval, test[:count], dict(zip([b.name for b in with_head], test[count:], strict=True))
+    backbones: Sequence[Backbone], *, task: Task, own_head: bool, source_heads: bool, options: ExtractOptions
+) -> _Extracted:
+    """Features of trainval and of test, logits on test of the own heads that fit, on trainval of all; by name."""
+    fitting = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
+    with_head = [b for b in backbones if source_heads and b.head is not None]
+    count, requests = len(backbones), [Request(b) for b in backbones]
+    trainval = extract_layers([*requests, *(Request(b, "logits") for b in with_head)], task.trainval, **options)
+    test = extract_layers([*requests, *(Request(b, "logits") for b in fitting)], task.test, **options)
+    logits = dict(zip([b.name for b in fitting], test[count:], strict=True))
+    source_logits = dict(zip([b.name for b in with_head], trainval[count:], strict=True))
+    return trainval[:count], test[:count], logits, source_logits
 
 
 def _gives_features(
-    backbone: Backbone,
-    task: Task,
-    own_head: bool,
-    options: ExtractOptions,
-    on_failure: OnFailure,
+    backbone: Backbone, extract: Callable[[Sequence[Backbone]], _Extracted], on_failure: OnFailure
 ) -> bool:
     """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
     try:
-        _extract([backbone], task, own_head, options)
+        extract([backbone])
     except FeatureError as error:
         on_failure(backbone.name, str(error))
         return False

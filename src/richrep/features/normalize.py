@@ -1,7 +1,8 @@
 """Normalisation of features before a linear head: fitted on training features only, a value that can be folded away.
 
 Members of a concatenation differ in scale, and an l2 penalty falls hardest on the small ones, so the choice decides
-whether CAT helps. All choices but `block-l2` only rescale columns, and fold into the weights of a linear head.
+whether CAT helps. All choices but `l2` and `block-l2` only rescale columns, and fold into the weights of a linear head.
+A projection on principal components may follow any of them: see pca.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ NORMALIZATIONS = {
     "standard": "every column divided by its standard deviation",
     "block-rms": "every backbone's columns divided by their root-mean-square over the training images",
     "block-l2": "every image's features divided, backbone by backbone, by their l2 norm",
+    "l2": "every image's features divided by their l2 norm, all backbones as one",
 }
+DEFAULT_NORMALIZATIONS = ("none", "standard", "block-rms", "block-l2")  # of one backbone, l2 is block-l2
+PER_IMAGE = ("l2", "block-l2")  # act on each image by itself: nothing is fitted, and no linear layer can hold them
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class Normalization:
 
     Attributes:
         name: a key of NORMALIZATIONS.
-        scale: (D,) float64, what the columns are multiplied by; all ones for "none" and "block-l2".
+        scale: (D,) float64, what the columns are multiplied by; all ones for "none", "l2" and "block-l2".
         blocks: the (start, stop) columns of each backbone.
     """
 
@@ -39,7 +43,7 @@ class Normalization:
     @property
     def folds(self) -> bool:
         """Whether it only rescales columns, so that a linear head can take it into its weights."""
-        return self.name != "block-l2"
+        return self.name not in PER_IMAGE
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
         """Normalised copy of features (B, D); the same object when there is nothing to do."""
@@ -47,10 +51,16 @@ class Normalization:
             return features
         if self.folds:
             return features * self.scale.to(features)
-        return torch.cat([_unit_rows(features[:, start:stop]) for start, stop in self.blocks], dim=1)
+        if self.name == "l2":
+            return unit_rows(features)
+        return torch.cat([unit_rows(features[:, start:stop]) for start, stop in self.blocks], dim=1)
+
+    def fold(self, weights: torch.Tensor, biases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (…, K, D) and biases (…, K) on normalised features -> the same on raw ones; only where it folds."""
+        return weights * self.scale.to(weights), biases
 
 
-def _unit_rows(features: torch.Tensor) -> torch.Tensor:
+def unit_rows(features: torch.Tensor) -> torch.Tensor:
     """Every row divided by its l2 norm; a row of zeros stays. Squared in float64, where none vanishes or overflows."""
     norms: torch.Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).to(features)
     return features / norms.masked_fill_(norms == 0, 1.0)

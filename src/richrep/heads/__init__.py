@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from richrep.heads.cosine import CosineHead
+from richrep.heads.estimator import EstimatorHead
+from richrep.heads.knn import KnnHead
 from richrep.heads.logistic import LogisticHead
+from richrep.heads.prototypes import PrototypesHead
 
-HEADS = {"logistic": LogisticHead}
+HEADS: dict[str, type[EstimatorHead]] = {
+    "logistic": LogisticHead,
+    "knn": KnnHead,
+    "prototypes": PrototypesHead,
+    "cosine": CosineHead,
+}

@@ -7,12 +7,14 @@ For two classes W is one row (the difference of the logits), as in scikit-learn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from richrep.features.feature_set import Block
-from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
+from richrep.features.normalize import PER_IMAGE, Moments, Normalization, fit_normalization, moments
+from richrep.features.pca import Pca, fit_pca, split_pca
 from richrep.features.threads import Workers, worker_threads
 from richrep.heads.coordinates import Coordinates, dual_coordinates, primal_coordinates, to_columns
 from richrep.heads.head import check_features, check_labels
@@ -44,7 +46,7 @@ class LogisticPath:
     objectives: torch.Tensor
     iterations: torch.Tensor
     converged: torch.Tensor
-    normalization: Normalization
+    normalization: Normalization | Pca
 
     def logits(self, features: torch.Tensor, index: int) -> torch.Tensor:
         """Scores (N, K) of features (N, D) under penalty `index`."""
@@ -101,7 +103,7 @@ def fit_logistic_path(
         labels: (N,) int64 in [0, K); a class may be absent: its probability is then 0.
         num_classes: K, at least 2.
         l2s: L penalties, each > 0.
-        normalization: a key of NORMALIZATIONS, fitted on the rows used.
+        normalization: a key of NORMALIZATIONS, "pca:C" or both ("block-rms+pca:C"), fitted on the rows used.
         blocks: which columns belong to which backbone, for the normalisations that go by backbone.
         rows: the rows to fit on; None means all. Nothing is copied by choosing rows.
         raw_moments: moments of the unnormalised rows with their Gram matrix, when the caller has them (N >= D).
@@ -127,6 +129,11 @@ def fit_logistic_path(
         raise ValueError(f"fitting needs at least two classes, got {len(present)} among {len(used)} training rows.")
     if features.dtype not in (torch.float32, torch.float64):
         features = features.to(torch.float32)
+    before, num_components = split_pca(normalization)
+    if num_components:
+        pca = fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks)
+        options = {"num_classes": num_classes, "l2s": l2s, "tol": tol, "max_iter": max_iter}
+        return _fit_on_components(pca, features, used, rows, near=near, **options)
 
     if num_classes == 2:
         penalties = penalties * 2  # (l2/2)‖w‖² of the difference w is l2·‖W‖² of the two symmetric rows
@@ -172,7 +179,7 @@ def _coordinates(
     """The fitted normalisation and the coordinates, by columns or by samples, whichever are fewer."""
     total = len(features) if rows is None else len(rows)
     is_primal = total >= features.shape[1]
-    raw = raw_moments or moments(features, rows, with_gram=is_primal and normalization != "block-l2")
+    raw = raw_moments or moments(features, rows, with_gram=is_primal and normalization not in PER_IMAGE)
     fitted = fit_normalization(normalization, raw, blocks=blocks, dtype=features.dtype)
     if not is_primal:
         return fitted, dual_coordinates(features, rows, normalization=fitted, threshold=threshold)
@@ -184,3 +191,21 @@ def _coordinates(
     else:
         stats = moments(features, rows, with_gram=True, normalization=fitted)
     return fitted, primal_coordinates(features, rows, stats=stats, normalization=fitted, threshold=threshold)
+
+
+def _fit_on_components(
+    pca: Pca,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    rows: torch.Tensor | None,
+    *,
+    near: Linear | None,
+    **options: Any,
+) -> LogisticPath:
+    """The path on the principal components of the rows, whose `labels` these are, with its weights folded back."""
+    start = pca.unfold(*near) if near is not None and pca.folds else None
+    path = fit_logistic_path(pca.project(features, rows), labels, near=start, **options)
+    if not pca.folds:
+        return replace(path, normalization=pca)
+    weights, biases = pca.fold(path.weights, path.biases)
+    return replace(path, weights=weights, biases=biases, normalization=pca)

@@ -23,12 +23,14 @@ class Column(Generic[Row]):
         text: row -> cell.
         is_name: left-aligned, and wrapped when the terminal is narrow; else right-aligned and kept whole.
         shared: named once above the table, not in a column, when all rows agree.
+        optional: left out when no row has it.
     """
 
     title: str
     text: Callable[[Row], str]
     is_name: bool = False
     shared: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,18 @@ class PrintedTable:
 def print_table(table: ProbeTable | ResultsTable) -> PrintedTable:
     """The table as text: columns on which all rows agree go to the caption, gains to sentences below."""
     if isinstance(table, ProbeTable):
-        return _lay_out(PROBE_COLUMNS, table.rows, (*table.notes, *_gain_sentences(table.rows)))
-    return _lay_out(RESULT_COLUMNS, table.rows, (*table.notes, *_mean_gain_sentences(table.rows)))
+        return lay_out(PROBE_COLUMNS, table.rows, (*table.notes, *_gain_sentences(table.rows)))
+    return lay_out(RESULT_COLUMNS, table.rows, (*table.notes, *_mean_gain_sentences(table.rows)))
 
 
-def _lay_out(columns: Sequence[Column[Row]], rows: Sequence[Row], notes: tuple[str, ...]) -> PrintedTable:
+def lay_out(columns: Sequence[Column[Row]], rows: Sequence[Row], notes: tuple[str, ...]) -> PrintedTable:
+    """Rows as text under `columns`; what all rows share goes to the caption."""
     texts = [[column.text(row) for row in rows] for column in columns]
     caption, kept = [], []
     for column, cells in zip(columns, texts, strict=True):
         values = set(cells) - {EMPTY}
+        if column.optional and not values:
+            continue
         if not (column.shared and len(values) <= 1):
             kept.append((column, cells))
         elif values:
@@ -183,7 +188,8 @@ PROBE_COLUMNS: tuple[Column[ProbeRow], ...] = (
     Column("val %", lambda row: format_percent(row.val_accuracy)),
     Column("test %", lambda row: format_percent(row.test_accuracy)),
     Column("95 %\ninterval", lambda row: format_interval(row.test_accuracy_low, row.test_accuracy_high)),
-    Column("l2", lambda row: format_l2(row.l2)),
+    Column("l2", lambda row: format_l2(row.l2), optional=True),
+    Column("chosen", lambda row: row.chosen or EMPTY, is_name=True, optional=True),
     Column("normal-\nization", lambda row: row.normalization or EMPTY),
     Column("extract/\nfit (s)", _times),
 )

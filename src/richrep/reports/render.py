@@ -24,13 +24,13 @@ MIN_NAME_WIDTH = 12
 MAX_NAME_LINES = 6
 
 
-def render_rich(table: ProbeTable | ResultsTable, *, width: int = 80) -> RichTable:
+def render_rich(table: ProbeTable | ResultsTable | PrintedTable, *, width: int = 80) -> RichTable:
     """A table for `rich.console.Console(width=width).print`; names wrap so that numbers stay whole.
 
     80 columns suffice for the records of one data set. In less room numbers fold onto more lines; none is cut or
     left out. rich leaves colour out when NO_COLOR is set.
     """
-    printed = print_table(table)
+    printed = table if isinstance(table, PrintedTable) else print_table(table)
     widths = _column_widths(printed, width)
     rich_table = RichTable(
         title=Text(printed.caption) if printed.caption else None,

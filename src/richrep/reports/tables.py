@@ -16,6 +16,7 @@ class ProbeRow:
 
     Attributes:
         gain: test accuracy minus that of `best_member`, with its paired 95 % interval; only for a concatenation.
+        chosen: the hyper-parameters that have no column of their own, e.g. "k=20 temperature=0.07".
     """
 
     representation: str
@@ -41,6 +42,7 @@ class ProbeRow:
     select_s: float | None = None
     fit_s: float | None = None
     record_id: str | None = None
+    chosen: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,14 @@ def _probe_row(record: Record) -> ProbeRow:
         select_s=record.elapsed_s.get("select"),
         fit_s=record.elapsed_s.get("fit"),
         record_id=record.id,
+        chosen=_chosen(record),
     )
+
+
+def _chosen(record: Record) -> str | None:
+    """Hyper-parameters other than l2 and normalization; None when there are none."""
+    others = {name: value for name, value in record.hyperparameters.items() if name not in ("l2", "normalization")}
+    return " ".join(f"{name}={value}" for name, value in others.items()) or None
 
 
 def _result_row(group: Sequence[Record], variant: str) -> ResultRow:

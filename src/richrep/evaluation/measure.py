@@ -1,0 +1,82 @@
+"""One measurement of a probe: select on val, refit, score test once, as a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from richrep.backbones.backbone import Backbone
+from richrep.evaluation.facts import backbone_facts
+from richrep.evaluation.metrics import score
+from richrep.evaluation.protocols.protocol import ProbeProtocol
+from richrep.evaluation.record import Record, describe_environment
+from richrep.evaluation.task import TaskFeatures
+from richrep.features.feature_set import FeatureSet
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A record, and for each test image whether it was classified rightly."""
+
+    record: Record
+    correct: torch.Tensor
+
+
+def common_facts(features: TaskFeatures, *, seed: int, device: str | None) -> dict[str, Any]:
+    """What all records of one run share: data set, seed and environment."""
+    used = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    stored = str(features.trainval[0].features.dtype).removeprefix("torch.")
+    return {
+        "dataset": features.facts,
+        "seed": seed,
+        "environment": describe_environment(used) | {"features": stored},
+    }
+
+
+def representation_name(backbones: Sequence[Backbone]) -> str:
+    """A backbone's name, or cat(…) of several."""
+    names = "+".join(b.name for b in backbones)
+    return names if len(backbones) == 1 else f"cat({names})"
+
+
+def measure_probe(
+    backbones: Sequence[Backbone],
+    trainval: FeatureSet,
+    test: FeatureSet,
+    rows: tuple[np.ndarray, np.ndarray],
+    protocol: ProbeProtocol,
+    common: dict[str, Any],
+    extract_s: float,
+) -> Outcome:
+    """Select on val, refit on train and val, score test once."""
+    start = time.perf_counter()
+    choice = protocol.select(trainval, *rows)
+    select_s = time.perf_counter() - start
+    logits = protocol.refit(trainval, choice).logits(test.features)
+    fit_s = time.perf_counter() - start - select_s
+    record = Record(
+        kind="probe",
+        representation=representation_name(backbones),
+        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
+        feature_dim=trainval.feature_dim,
+        protocol=asdict(protocol),
+        hyperparameters=choice.hyperparameters,
+        metrics={
+            "val": score(choice.val_logits, trainval.labels[torch.as_tensor(rows[1])], trainval.num_classes),
+            "test": score(logits, test.labels, test.num_classes),
+        },
+        elapsed_s=_elapsed(extract_s, select_s, fit_s),
+        **common,
+    )
+    return Outcome(record, logits.argmax(1) == test.labels)
+
+
+def _elapsed(extract_s: float, select_s: float, fit_s: float) -> dict[str, float]:
+    """Seconds by step; extraction is the one pass that served every backbone of the run."""
+    steps = {"extract": extract_s, "select": select_s, "fit": fit_s}
+    return {name: round(value, 3) for name, value in (steps | {"total": sum(steps.values())}).items()}

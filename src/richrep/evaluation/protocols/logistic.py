@@ -1,0 +1,43 @@
+"""The default protocol: a linear probe with the whole penalty path tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from richrep.evaluation.protocols.protocol import Choice, spans
+from richrep.evaluation.selection import DEFAULT_CS, select_logistic
+from richrep.features.feature_set import FeatureSet
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.heads.logistic import LogisticHead
+
+
+@dataclass(frozen=True)
+class LogisticProtocol:
+    """The default protocol, stored whole in every record: fit the path on train, choose on val, refit, score test once.
+
+    Attributes:
+        cs: scikit-learn's C, as wide as t-ReX's search; the penalty is l2 = 1/(N_train·C).
+        normalizations: tried with every penalty; fitted on the training images only.
+        val_fraction: of every class of train, when the data set stores no val.
+
+    Source: t-ReX's transfer suite, naver/trex. Differs: the whole path instead of 30 trials, the penalty per image is
+    kept for the refit, ties go to the larger penalty, normalisation by backbone.
+    """
+
+    name: str = "logistic"
+    cs: tuple[float, ...] = DEFAULT_CS
+    normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
+    val_fraction: float = 0.2
+
+    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+        """The penalty and the normalisation of highest val accuracy; see `select_logistic`."""
+        found = select_logistic(trainval, train_rows, val_rows, cs=self.cs, normalizations=self.normalizations)
+        chosen = {"l2": found.best.l2, "normalization": found.best.normalization}
+        return Choice(chosen, found.val_logits, near=found.linear)
+
+    def refit(self, trainval: FeatureSet, choice: Choice) -> LogisticHead:
+        """Fitted on all rows, from where the selected head was."""
+        head = LogisticHead(**choice.hyperparameters, blocks=spans(trainval))
+        return head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes, near=choice.near)

@@ -1,0 +1,126 @@
+"""The contract of a protocol, and how one candidate among many is chosen on val.
+
+A protocol is a frozen dataclass whose fields are its options; they are stored whole in every record. It
+
+- `select`s hyper-parameters: heads fitted on train, scored on val; it is never handed test;
+- `refit`s a head with the chosen ones on train and val together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from richrep.evaluation.metrics import accuracy, nll
+from richrep.evaluation.selection import check_rows
+from richrep.features.feature_set import FeatureSet
+from richrep.heads.estimator import EstimatorHead
+from richrep.heads.logistic_path import Linear
+
+HeadType = TypeVar("HeadType", bound=EstimatorHead)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a protocol chose.
+
+    Attributes:
+        hyperparameters: as the record states them; keywords of the head.
+        val_logits: (N_val, K) of the chosen candidate, fitted on train alone.
+        near: weights (K, D) and biases (K,) from which the refit may start; they change its time, not its result.
+    """
+
+    hyperparameters: dict[str, Any]
+    val_logits: torch.Tensor
+    near: Linear | None = None
+
+
+class ProbeProtocol(Protocol):
+    """What every member of PROTOCOLS can do. A member is a dataclass: its fields are its options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The key in PROTOCOLS."""
+        ...
+
+    @property
+    def normalizations(self) -> tuple[str, ...]:
+        """Tried on val; the default is a field, so that an option can replace it."""
+        ...
+
+    @property
+    def val_fraction(self) -> float:
+        """Of every class of train goes to val, when the data set stores none."""
+        ...
+
+    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+        """The best hyper-parameters on val, the candidates fitted on train."""
+        ...
+
+    def refit(self, trainval: FeatureSet, choice: Choice) -> EstimatorHead:
+        """The head with the chosen hyper-parameters, fitted on all of `trainval`."""
+        ...
+
+
+def best_on_val(candidates: Iterable[tuple[dict[str, Any], torch.Tensor]], labels: torch.Tensor) -> Choice:
+    """The candidate (hyper-parameters, val logits) of highest val accuracy; ties go to the lower nll, then the first.
+
+    Args:
+        labels: (N_val,) of the same rows as the logits (N_val, K).
+    """
+    best: Choice | None = None
+    best_score = (-np.inf, -np.inf)
+    for hyperparameters, logits in candidates:
+        score = (accuracy(preds=logits.argmax(1), labels=labels), -nll(logits=logits, labels=labels))
+        if score > best_score:
+            best, best_score = Choice(hyperparameters, logits), score
+    if best is None:
+        raise ValueError("selection needs at least one candidate, got none. Give every option at least one value.")
+    return best
+
+
+def select_by_grid(
+    head_type: type[EstimatorHead],
+    options: Iterable[dict[str, Any]],
+    trainval: FeatureSet,
+    train_rows: np.ndarray,
+    val_rows: np.ndarray,
+) -> Choice:
+    """The best keywords of a head on val; one fit on train for each. What has not converged competes as it is."""
+    check_rows(train_rows, val_rows)
+    train, val = trainval.take(train_rows), trainval.take(val_rows)
+
+    def candidates() -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+        for keywords in options:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                head = fit_head(head_type, train, keywords)
+            yield keywords, head.logits(val.features)
+
+    return best_on_val(candidates(), val.labels)
+
+
+def fit_head(head_type: type[HeadType], features: FeatureSet, keywords: dict[str, Any]) -> HeadType:
+    """A head with these keywords, fitted on all rows of `features`."""
+    head = head_type(**keywords, blocks=spans(features))
+    return head.fit(features.features, features.labels, num_classes=features.num_classes)
+
+
+def distinct_angles(normalizations: Sequence[str], features: FeatureSet) -> list[str]:
+    """Those that give different angles between images: with one backbone, one factor for all its columns gives none."""
+    alike = {"none", "l2", "block-rms", "block-l2"} if len(features.blocks) == 1 else set()
+    first = next((name for name in normalizations if name in alike), None)
+    return [name for name in normalizations if name not in alike or name == first]
+
+
+def spans(features: FeatureSet) -> list[tuple[int, int]]:
+    """The (start, stop) columns of each backbone, as heads take them."""
+    return [(block.start, block.stop) for block in features.blocks]

@@ -1,0 +1,132 @@
+"""k nearest neighbours by cosine: nothing is learned, the training images vote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+
+from richrep.features.normalize import Normalization, unit_rows
+from richrep.features.pca import Pca, fit_named
+from richrep.heads.estimator import EstimatorHead, as_blocks
+
+_SIMILARITIES = 2**22  # held at once, of a chunk of queries with a chunk of the bank
+_BANK_VALUES = 2**21  # normalised copies of bank rows held at once
+SMOOTHING = 1.0  # neighbours
+
+
+class KnnHead(EstimatorHead):
+    """Weighted k nearest neighbours: each of the k training images of highest cosine s votes for its class exp(s/T).
+
+    Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin, Emerging Properties in Self-Supervised Vision
+    Transformers (DINO), 2021, https://arxiv.org/abs/2104.14294, with k = 20 and T = 0.07; the weights are those of Wu,
+    Xiong, Yu, Lin, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018,
+    https://arxiv.org/abs/1805.01978. The search is exact and goes by chunks of both sides.
+
+    Differs from the papers: the votes become probabilities. With v the class's share of the votes and C classes seen in
+    training, p = (k·v + smoothing/C)/(k + smoothing): the order of the classes stays, and a class that no neighbour has
+    is not impossible. The logits are log p. `smoothing=0` is the plain share.
+
+    Args:
+        k: neighbours that vote; all rows, where there are fewer.
+        temperature: T > 0; smaller listens more to the nearest.
+        smoothing: neighbours' worth of votes spread over all classes, >= 0.
+        normalization: a key of NORMALIZATIONS, "pca:C" or both, before the cosine.
+        blocks: (start, stop) columns of each backbone for the "block-…" normalisations; None means one block.
+
+    Attributes:
+        bank_: the training features as they were given, not copied: do not write to them; bank_labels_: their classes.
+    """
+
+    def __init__(
+        self,
+        k: int = 20,
+        *,
+        temperature: float = 0.07,
+        smoothing: float = SMOOTHING,
+        normalization: str = "none",
+        blocks: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self.k = k
+        self.temperature = temperature
+        self.smoothing = smoothing
+        self.normalization = normalization
+        self.blocks = blocks
+
+    def fit(self, X: Any, y: Any, *, num_classes: int | None = None) -> Self:
+        """Keeps features X (N, D) and labels y (N,); K is `num_classes`, or counted from the labels.
+
+        Raises:
+            FeatureError: features of the wrong shape, or not finite.
+            ValueError: labels out of range or of fewer than two classes; a bad `k`, `temperature` or `smoothing`.
+        """
+        if self.k < 1 or not self.temperature > 0 or not self.smoothing >= 0:
+            raise ValueError(
+                "k must be at least 1, temperature > 0 and smoothing >= 0, "
+                f"got k={self.k}, temperature={self.temperature}, smoothing={self.smoothing}."
+            )
+        self.bank_, self.bank_labels_ = self._read_training(X, y, num_classes)
+        self.normalization_ = fit_named(self.normalization, self.bank_, blocks=as_blocks(self.blocks))
+        return self
+
+    def logits(self, X: Any) -> torch.Tensor:
+        """Log probabilities (N, K) of features (N, D); -inf for a class never seen."""
+        features = self._read_features(X)
+        seen = torch.bincount(self.bank_labels_, minlength=len(self.classes_)) > 0
+        similarities, rows = nearest(features, self.bank_, self.normalization_, k=self.k)
+        return vote(
+            similarities, self.bank_labels_[rows], seen=seen, temperature=self.temperature, smoothing=self.smoothing
+        )
+
+
+def nearest(
+    queries: torch.Tensor,
+    bank: torch.Tensor,
+    normalization: Normalization | Pca,
+    *,
+    k: int,
+    rows: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k rows of a bank (N, D) of highest cosine to each query (Q, D), highest first.
+
+    Which of several equally near rows stands at the last place is not defined.
+
+    Args:
+        rows: the rows of the bank that count; None means all.
+
+    Returns:
+        cosines (Q, k) and rows of the bank (Q, k); all rows, where there are fewer than k. float64 for a bank of
+        float64, else float32.
+    """
+    dtype = torch.promote_types(bank.dtype, torch.float32)
+    total = len(bank) if rows is None else len(rows)
+    k, dim = min(k, total), bank.shape[1]
+    bank_step = max(1, min(total, _BANK_VALUES // dim))
+    query_step = max(1, _SIMILARITIES // (bank_step + k))
+    found = []
+    for first in range(0, len(queries), query_step):
+        units = unit_rows(normalization.apply(queries[first : first + query_step].to(bank.device, dtype)))  # (B, D)
+        best = units.new_empty(len(units), 0), torch.empty(len(units), 0, dtype=torch.int64, device=units.device)
+        for start in range(0, total, bank_step):
+            stop = min(start + bank_step, total)
+            index = torch.arange(start, stop, device=bank.device) if rows is None else rows[start:stop]
+            chunk = bank[start:stop] if rows is None else bank[index]
+            cosines = units @ unit_rows(normalization.apply(chunk.to(dtype))).T  # (B, chunk)
+            near, places = cosines.topk(min(k, len(index)), dim=1)
+            values, index = torch.cat([best[0], near], 1), torch.cat([best[1], index[places]], 1)
+            values, places = values.topk(min(k, values.shape[1]), dim=1)
+            best = values, index.gather(1, places)
+        found.append(best)
+    return torch.cat([values for values, _ in found]), torch.cat([index for _, index in found])
+
+
+def vote(
+    similarities: torch.Tensor, labels: torch.Tensor, *, seen: torch.Tensor, temperature: float, smoothing: float
+) -> torch.Tensor:
+    """Log probabilities (Q, K) from cosines (Q, k) and classes (Q, k) of the neighbours; `seen` (K,) are possible."""
+    weights = ((similarities - similarities.amax(1, keepdim=True)) / temperature).exp()
+    votes = weights.new_zeros(len(weights), len(seen)).scatter_add_(1, labels, weights)
+    k = similarities.shape[1]
+    shares = votes / weights.sum(1, keepdim=True)
+    return ((k * shares + smoothing / seen.sum() * seen) / (k + smoothing)).log()

@@ -1,0 +1,55 @@
+"""`richrep rank` end to end, on the bundled digits and networks of random weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from richrep.evaluation.transferability import SCORES
+
+
+@pytest.fixture
+def sizes() -> list[object]:
+    return ["-d", "digits", "--train-size", 100, "--test-size", 50]
+
+
+def test_scores_beside_probes_and_their_rank_correlation(cli, checkpoints, sizes, tmp_path) -> None:
+    a, b = checkpoints
+    names = ["-b", a, "-b", b, "-b", "random/resnet20"]
+    outcome = cli("rank", *names, *sizes, "--protocol", "prototypes")
+    assert outcome.code == 0, outcome.err
+    for text in ("resnet20:a", "logme", "cka", "probe", "Spearman", "weighted Kendall"):
+        assert text in outcome.out
+    kinds = [json.loads(path.read_text())["kind"] for path in sorted((tmp_path / "runs").glob("*.json"))]
+    assert sorted(kinds) == ["probe"] * 3 + ["rank"] * 3 + ["rank-agreement"]
+    assert cli("results").code == 0  # the other tables read these records too
+
+
+def test_two_networks_have_no_rank_correlation_and_that_is_said(cli, checkpoints, sizes) -> None:
+    a, b = checkpoints
+    outcome = cli("rank", "-b", a, "-b", b, *sizes, "--protocol", "prototypes", "--score", "logme")
+    assert outcome.code == 0
+    assert "logme: no rank correlation, 2 networks, at least 3 are needed." in " ".join(outcome.out.split())
+    assert "cka" not in outcome.out
+
+
+def test_no_probe_trains_nothing(cli, checkpoints, sizes, monkeypatch) -> None:
+    monkeypatch.setattr("richrep.evaluation.rank.measure_probe", None)
+    outcome = cli("rank", "-b", checkpoints[0], *sizes, "--no-probe", "--json", "-")
+    assert outcome.code == 0
+    (record,) = json.loads(outcome.out)["records"]
+    assert record["kind"] == "rank" and set(SCORES) <= set(record["metrics"]["train"])
+
+
+def test_mistakes_are_one_message_and_exit_code_2(cli, checkpoints, sizes) -> None:
+    outcome = cli("rank", "-b", checkpoints[0], *sizes, "--score", "logm")
+    assert outcome.code == 2 and "Unknown score 'logm'. Did you mean 'logme'" in outcome.message
+    outcome = cli("rank", "-b", checkpoints[0], *sizes, "--protocol", "kn")
+    assert outcome.code == 2 and "Unknown protocol 'kn'. Did you mean 'knn'" in outcome.message
+
+
+def test_scores_are_listed_with_what_they_are(cli) -> None:
+    outcome = cli("list", "scores")
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()] == list(SCORES)

@@ -1,0 +1,147 @@
+"""What every protocol does, whatever its head: one file over all members of PROTOCOLS."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from richrep.evaluation.protocols import PROTOCOLS
+from richrep.evaluation.protocols.protocol import ProbeProtocol, best_on_val, distinct_angles
+from richrep.features.feature_set import Block, FeatureSet
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.heads import HEADS
+
+BLOCKS = (Block("left", 0, 32), Block("right", 32, 64))
+SMALLER = {  # fewer candidates, where all would take seconds
+    "logistic": {"cs": (1e-2, 1.0)},
+    "cosine": {"temperatures": (0.1, 0.3)},
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> FeatureSet:
+    pixels, labels = load_digits(return_X_y=True)
+    features = torch.from_numpy(pixels[:300]).float() / 16 * torch.tensor([1.0] * 32 + [0.01] * 32)
+    return FeatureSet(features, torch.from_numpy(labels[:300]), 10, BLOCKS, key="digits")
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(0).permutation(300)
+    return order[:200], order[200:]
+
+
+@pytest.fixture(params=list(PROTOCOLS))
+def protocol(request: pytest.FixtureRequest) -> ProbeProtocol:
+    return PROTOCOLS[request.param](**SMALLER.get(request.param, {}))
+
+
+def test_the_choice_is_what_refitting_on_train_alone_scores_on_val(protocol, digits, rows) -> None:
+    choice = protocol.select(digits, *rows)
+    head = protocol.refit(digits.take(rows[0]), choice)
+    val = digits.take(rows[1])
+    torch.testing.assert_close(head.logits(val.features).softmax(1), choice.val_logits.softmax(1), rtol=0, atol=2e-2)
+    assert (choice.val_logits.argmax(1) == val.labels).double().mean() > 0.8
+
+
+def test_the_refit_is_the_head_with_the_chosen_hyperparameters(protocol, digits, rows) -> None:
+    choice = protocol.select(digits, *rows)
+    refitted = protocol.refit(digits, choice)
+    alone = HEADS[protocol.name](**choice.hyperparameters, blocks=[(0, 32), (32, 64)])
+    alone.fit(digits.features, digits.labels, num_classes=10)
+    assert type(refitted) is HEADS[protocol.name]
+    torch.testing.assert_close(
+        refitted.logits(digits.features).softmax(1), alone.logits(digits.features).softmax(1), rtol=0, atol=2e-2
+    )
+
+
+def test_what_is_chosen_is_one_of_what_is_tried(protocol, digits, rows) -> None:
+    options = {name: value for name, value in asdict(protocol).items() if isinstance(value, tuple)}
+    chosen = dict(protocol.select(digits, *rows).hyperparameters)
+    if "l2" in chosen and "cs" in options:
+        l2 = chosen.pop("l2")
+        chosen["c"] = next(c for c in options["cs"] if np.isclose(1 / (200 * c), l2))
+    for name, value in chosen.items():
+        assert value in next(values for option, values in options.items() if option.rstrip("s") == name)
+
+
+def test_val_and_test_labels_beyond_the_rows_given_change_nothing(protocol, digits, rows) -> None:
+    """Selection reads train and val rows only: what the other rows hold does not matter."""
+    kept = rows[0][:150], rows[1][:50]
+    other = np.concatenate([rows[0][150:], rows[1][50:]])
+    features, labels = digits.features.clone(), digits.labels.clone()
+    features[other], labels[other] = 1e3, 0
+    one = protocol.select(digits, *kept)
+    two = protocol.select(replace(digits, features=features, labels=labels), *kept)
+    assert one.hyperparameters == two.hyperparameters
+    torch.testing.assert_close(one.val_logits, two.val_logits)
+
+
+def test_a_normalisation_of_ones_choice_is_the_only_one_tried(protocol, digits, rows) -> None:
+    for name in ("standard", "pca:20"):
+        only = replace(protocol, normalizations=(name,))
+        assert only.select(digits, *rows).hyperparameters["normalization"] == name
+
+
+def test_rows_that_are_both_train_and_val_are_refused(protocol, digits, rows) -> None:
+    with pytest.raises(ValueError, match=r"disjoint train and val rows, got 200 and 101 with 1 in both"):
+        protocol.select(digits, rows[0], np.append(rows[1], rows[0][0]))
+    with pytest.raises(ValueError, match="got 200 and 0"):
+        protocol.select(digits, rows[0], rows[1][:0])
+
+
+def test_no_candidates_are_refused(protocol, digits, rows) -> None:
+    with pytest.raises(ValueError, match="selection needs at least one"):
+        replace(protocol, normalizations=()).select(digits, *rows)
+
+
+def test_a_protocol_is_named_as_registered_and_states_every_option(protocol) -> None:
+    assert PROTOCOLS[protocol.name]().name == protocol.name
+    assert protocol.val_fraction == 0.2
+    assert protocol.normalizations == DEFAULT_NORMALIZATIONS
+    assert set(asdict(protocol)) == {field.name for field in fields(protocol)}
+    assert not any("test" in name for name in inspect.signature(protocol.select).parameters)
+
+
+def test_a_class_of_val_that_train_lacks_is_scored_as_wrong(protocol, digits, rows) -> None:
+    train = rows[0][digits.labels[rows[0]].numpy() != 3]
+    choice = protocol.select(digits, train, rows[1])
+    assert 3 not in choice.val_logits.argmax(1)
+
+
+# The shared steps
+
+
+def test_ties_in_accuracy_go_to_the_lower_nll_and_then_to_the_first() -> None:
+    labels = torch.tensor([0, 1])
+    wrong, unsure, sure = (torch.tensor([[a, 0.0], [0.0, b]]) for a, b in ((5.0, -1.0), (1.0, 1.0), (3.0, 3.0)))
+    candidates = [({"i": 0}, wrong), ({"i": 1}, unsure), ({"i": 2}, sure), ({"i": 3}, sure)]
+    assert best_on_val(candidates, labels).hyperparameters == {"i": 2}
+    assert best_on_val(candidates[:2], labels).hyperparameters == {"i": 1}
+
+
+def test_of_one_backbone_normalisations_that_keep_angles_are_tried_once(digits) -> None:
+    alone = replace(digits, blocks=(Block("one", 0, 64),))
+    assert distinct_angles(DEFAULT_NORMALIZATIONS, digits) == list(DEFAULT_NORMALIZATIONS)
+    assert distinct_angles(DEFAULT_NORMALIZATIONS, alone) == ["none", "standard"]
+    assert distinct_angles(["block-rms", "pca:3", "none"], alone) == ["block-rms", "pca:3"]
+
+
+def test_k_above_the_number_of_training_images_is_tried_once(digits) -> None:
+    knn = PROTOCOLS["knn"](ks=(500, 5, 100, 50), temperatures=(0.07,), normalizations=("none",))
+    rows = torch.arange(60)
+    tried = [found["k"] for found, _ in knn._candidates(digits, rows, torch.arange(60, 100))]
+    assert tried == [5, 50, 100]
+
+
+def test_one_search_for_every_k_gives_what_a_head_of_that_k_gives(digits, rows) -> None:
+    knn = PROTOCOLS["knn"](ks=(3, 30), temperatures=(0.05, 0.5), normalizations=("block-l2",))
+    train, val = digits.take(rows[0]), digits.take(rows[1])
+    for options, logits in knn._candidates(digits, *map(torch.as_tensor, rows)):
+        head = HEADS["knn"](**options, blocks=[(0, 32), (32, 64)]).fit(train.features, train.labels, num_classes=10)
+        torch.testing.assert_close(logits, head.logits(val.features))
