@@ -27,6 +27,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]" || uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/engines.py --quick
 	$(BIN)/python benchmarks/open_checkpoint.py
 
 $(VENV)/installed: pyproject.toml constraints.txt

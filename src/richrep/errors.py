@@ -8,6 +8,7 @@
         ├── CheckpointError     a checkpoint that cannot be loaded whole, exactly and safely
         ├── DatasetError        a data set whose files, labels or classes do not fit together
         ├── BadImageError       an image that cannot be decoded
+        ├── EngineError         an engine or a precision that cannot run here, or not closely enough
         ├── FeatureError        features that cannot be used (not finite, wrong width)
         └── CacheError          the feature cache cannot be written or read
 
@@ -38,6 +39,10 @@ class DatasetError(RichrepError):
 
 class BadImageError(RichrepError):
     """An image that cannot be decoded; the message holds its name and position."""
+
+
+class EngineError(RichrepError):
+    """An engine or a precision that cannot run here, or whose features are too far from float32."""
 
 
 class FeatureError(RichrepError):

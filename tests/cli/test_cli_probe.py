@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from richrep.cli import console
+from richrep.features.engines import ENGINES
 from richrep.features.progress import ExtractionProgress
 
 
@@ -232,3 +234,72 @@ def test_a_projection_is_a_normalisation_and_a_bad_one_is_refused(cli, small) ->
     assert outcome.code == 2 and "pca:5000 needs 5000 directions of variance" in outcome.message
     outcome = cli("probe", *arguments, "--normalization", "pca:x")
     assert outcome.code == 2 and "pca needs a number of components of at least 1, got 'pca:x'" in outcome.message
+
+
+def test_precision_and_engine_are_in_the_record_and_apart_in_the_results(cli, small, tmp_path) -> None:
+    assert cli("probe", *small, "--engine", "torch").code == 0
+    outcome = cli("probe", *small, "--precision", "bf16", "--profile")
+    assert outcome.code == 0
+    full, half = records_in(tmp_path / "runs")
+    assert (full["precision"], full["environment"]["engine"], full["fast_decode"]) == ("fp32", "torch", False)
+    assert (half["precision"], half["environment"]["engine"]) == ("bf16", "torch")
+    assert "engine torch, bf16, relative error" in outcome.err  # what was picked, and how close it is
+    rows = [line for line in cli("results").out.splitlines() if "resnet20" in line]
+    assert len(rows) == 2 and sum("bf16" in row for row in rows) == 1
+    assert cli("probe", *small, "--precision", "bf16").code == 0  # from the cache
+    assert records_in(tmp_path / "runs")[-1]["environment"]["engine"] == "cache"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_an_optional_engine_gives_the_features_of_torch(cli, small, tmp_path, engine: str) -> None:
+    if ENGINES[engine].problem(torch.device("cpu"), "fp32"):
+        pytest.skip(f"needs {engine}")
+    assert cli("probe", *small, "--cache-dir", "one").code == 0
+    outcome = cli("probe", *small, "--cache-dir", "two", "--engine", engine)
+    assert outcome.code == 0 and f"engine {engine}, fp32, relative error" in outcome.err
+    torch_record, other = records_in(tmp_path / "runs")
+    assert other["environment"]["engine"] == engine and engine in other["environment"]
+    assert other["metrics"]["test"]["nll"] == pytest.approx(torch_record["metrics"]["test"]["nll"], rel=1e-3)
+    one, two = (sorted((tmp_path / name).glob("??/*/features.bin")) for name in ("one", "two"))
+    assert [path.parent.name for path in one] == [path.parent.name for path in two]  # one precision, one key
+    for first, second in zip(one, two, strict=True):
+        assert first.stat().st_size == second.stat().st_size
+        torch.testing.assert_close(
+            *(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32) for path in (first, second)),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
+
+def test_profile_says_where_the_time_went(cli, checkpoints) -> None:
+    outcome = cli("extract", "-b", checkpoints[0], "-d", "digits", "--train-size", 60, "--test-size", 20, "--profile")
+    assert outcome.code == 0
+    for step in ("decode", "resize", "normalize", "forward", "waiting"):
+        assert re.search(rf"{step} +\d+\.\d\d +\d+ %", outcome.err), step
+    assert "of their time for images." in outcome.err
+
+
+@pytest.mark.parametrize("command", ["probe", "extract"])
+def test_engines_and_precisions_that_are_not_there_are_named_before_any_work(cli, checkpoints, command: str) -> None:
+    start = [command, "-b", checkpoints[0], "-d", "digits"]
+    outcome = cli(*start, "--engine", "opnvino")
+    assert outcome.code == 2 and "Unknown engine 'opnvino'. Did you mean 'openvino'?" in outcome.message
+    outcome = cli(*start, "--precision", "bf61")
+    assert outcome.code == 2 and "Unknown precision 'bf61'. Did you mean 'bf16'?" in outcome.message
+    outcome = cli(*start, "--precision", "fp16", "--device", "cpu")
+    assert outcome.code == 2 and "Use bf16 or fp32 on the CPU" in outcome.message
+    assert not Path("home").exists()
+
+
+def test_engines_are_listed_with_what_they_need(cli, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    lines = cli("list", "engines").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["auto", "torch", "torch-compile", "openvino", "onnxruntime"]
+    assert 'pip install "richrep[openvino]"' in next(line for line in lines if line.startswith("openvino"))
+
+
+def test_fast_decoding_is_another_entry_of_the_cache_and_in_the_record(cli, small, tmp_path) -> None:
+    assert cli("probe", *small, "--cache-dir", "cache").code == 0
+    assert cli("probe", *small, "--cache-dir", "cache", "--fast-decode").code == 0
+    assert [record["fast_decode"] for record in records_in(tmp_path / "runs")] == [False, True]
+    assert len(list((tmp_path / "cache").glob("??/*/manifest.json"))) == 4  # trainval and test, twice

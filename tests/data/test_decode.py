@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from sklearn.datasets import load_sample_image
 from torchvision.datasets.folder import pil_loader
 
-from richrep.data.decode import decode_image
+from richrep.data.decode import decode_image, decoded_at_least
+from richrep.data.preprocessing import Geometry
 from richrep.errors import BadImageError
 
 GREY = np.array([[0, 128], [200, 255]], dtype=np.uint8)
@@ -185,3 +187,37 @@ def test_running_out_of_memory_is_not_the_images_fault(monkeypatch: pytest.Monke
     monkeypatch.setattr(Image, "open", out_of_memory)
     with pytest.raises(MemoryError):
         decode(b"x")
+
+
+def photograph(name: str) -> Image.Image:
+    """One of scikit-learn's two, 640 x 427 pixels."""
+    return Image.fromarray(load_sample_image(name))
+
+
+@pytest.mark.parametrize(("size_px", "expected"), [((106, 106), (320, 214)), ((107, 107), (640, 427))])
+def test_a_jpeg_is_decoded_smaller_where_twice_the_size_remains(size_px, expected) -> None:
+    data = encode(photograph("china.jpg"), "JPEG", quality=90)
+    with decoded_at_least(size_px):
+        assert decode_image(data, position=0, name="x").size == expected
+    assert decode_image(data, position=0, name="x").size == (640, 427)
+
+
+def test_other_formats_are_decoded_as_ever() -> None:
+    data = encode(photograph("china.jpg"))
+    with decoded_at_least((20, 20)):
+        small = decode(data)
+    assert np.array_equal(small, decode(data))
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("size_px", [24, 48, 96])
+def test_after_the_resize_scaled_decoding_differs_by_no_more_than_four_of_255_in_the_mean(
+    name: str, size_px: int
+) -> None:
+    data = encode(photograph(name), "JPEG", quality=90)
+    geometry = Geometry((size_px, size_px), size_px)
+    with decoded_at_least(geometry.needed_px):
+        scaled = geometry.apply(decode_image(data, position=0, name="x"))
+    plain = geometry.apply(decode_image(data, position=0, name="x"))
+    difference = np.abs(scaled.astype(int) - plain.astype(int))
+    assert 0 < difference.mean() <= 4  # the stated tolerance; 0 would mean that nothing was scaled

@@ -80,6 +80,8 @@ def test_a_record_has_no_fields_beyond_the_design_and_those_agreed_on():
         "hyperparameters",
         "metrics",
         "elapsed_s",
+        "precision",
+        "fast_decode",
         "environment",
     ]
 

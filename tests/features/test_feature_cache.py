@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections import namedtuple
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +114,16 @@ def test_every_change_that_can_change_a_value_changes_the_key(tiny) -> None:
         make_manifest(Request(backbone), split.first(8)),
         make_manifest(Request(backbone), replace(split, class_names=("a", "b", "d"))),
         make_manifest(Request(backbone), split, block_rows=7),
+        make_manifest(Request(backbone), split, precision="bf16"),
+        make_manifest(Request(backbone), split, precision="fp16"),
+        make_manifest(Request(backbone), split, fast_decode=True),
     ]
     assert len({manifest.key for manifest in changed}) == len(changed)
+
+
+def test_features_cached_before_there_were_precisions_are_those_of_fp32(tiny) -> None:
+    manifest = make_manifest(Request(tiny.make_backbone()), tiny.make_split(9))
+    assert manifest.precision == "fp32" and manifest.preprocessing == asdict(tiny.SQUARE_16)
 
 
 def test_names_and_addresses_do_not_change_the_key(tiny) -> None:

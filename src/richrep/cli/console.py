@@ -19,6 +19,7 @@ from richrep.errors import RichrepError
 
 if TYPE_CHECKING:
     from richrep.backbones.backbone import Backbone
+    from richrep.features.profile import ExtractionProfile
     from richrep.features.progress import ExtractionProgress
 
 LINE_EVERY_S = 10.0  # without a terminal, progress is a line now and then
@@ -68,6 +69,9 @@ def show_log(*, verbose: bool = False) -> None:
     logger = logging.getLogger("richrep")
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("richrep.features.engines").setLevel(
+        logging.DEBUG if verbose else logging.INFO
+    )  # what was picked
 
 
 def load_backbones(
@@ -121,6 +125,27 @@ def _progress_lines() -> Callable[[ExtractionProgress], None]:
             say(f"extracting {done}, {progress.images_per_s:.0f} images/s{left}")
 
     return show
+
+
+def check_engine(engine: str, precision: str, device: str | None) -> None:
+    """Raises RichrepError when the engine is unknown or cannot run so here; done before any work."""
+    from richrep.features.engines import choose
+    from richrep.features.forward import choose_device
+
+    choose.check_engine(engine, precision, choose_device(device))
+
+
+def say_profile(profile: ExtractionProfile) -> None:
+    """Where the time of the extraction went, and which step the others waited for."""
+    from rich.table import Table
+
+    from richrep.features.profile import STEPS
+
+    table = Table("step", "s", "share", "", box=None)
+    for step, seconds in profile.seconds.items():
+        table.add_row(step, f"{seconds:.2f}", f"{100 * profile.shares[step]:.0f} %", STEPS[step])
+    stderr().print(table)
+    say(profile.verdict)
 
 
 def check_writable(target: str | None) -> None:

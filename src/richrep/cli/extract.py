@@ -31,6 +31,10 @@ def extract(
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
     on_bad_image: options.OnBadImage = "stop",
+    engine: options.Engine = "torch",
+    precision: options.Precision = "fp32",
+    fast_decode: options.FastDecode = False,
+    profile: options.Profile = False,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     shard: options.Shard = None,
@@ -52,6 +56,7 @@ def extract(
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
     from richrep.features.extract_shard import extract_shard
+    from richrep.features.profile import ExtractionProfile
     from richrep.features.shards import Shard
     from richrep.paths import default_cache_root
 
@@ -60,13 +65,19 @@ def extract(
         raise RichrepError(unknown_name_message("part", part, parts))
     own = None if shard is None else Shard.parse(shard)
     worker = Worker.from_environment()
+    measured = ExtractionProfile()
     common: dict[str, Any] = {
         "cache": FeatureCache(cache_dir or default_cache_root(), store=store),
         "batch_size": batch_size,
         "device": worker.choose_device(device),
         "num_workers": worker.share_cores(num_workers),
         "on_bad_image": on_bad_image,
+        "engine": engine,
+        "precision": precision,
+        "fast_decode": fast_decode,
+        "profile": measured if profile else None,
     }
+    console.check_engine(engine, precision, common["device"])
     stored = load_parts(dataset, data_root=data_root)
     for name, size in (("train", train_size), ("test", test_size)):
         if size is not None:
@@ -92,6 +103,8 @@ def extract(
         rows += [(b.name, name, count, dim, took, key[:12]) for b, (count, dim, key) in zip(loaded, facts, strict=True)]
     if worker.prints_results:
         _print_table(rows, own, missing)
+        if profile:
+            console.say_profile(measured)
 
 
 def _print_table(rows: list[tuple[str, ...]], shard: Shard | None, missing: int) -> None:

@@ -68,7 +68,16 @@ def _scores() -> list[tuple[str, str]]:
 
 
 def _engines() -> list[tuple[str, str]]:
-    return [("torch", "float32, channels last; on CUDA when there is one, else on the CPU")]
+    """What runs here, and for the others why not."""
+    import torch
+
+    from richrep.features.engines import ENGINES
+
+    lines = [("auto", "the fastest that is installed and keeps the features close enough to float32")]
+    for name, engine in ENGINES.items():
+        problem = engine.problem(torch.device("cpu"), "fp32")
+        lines.append((name, f"{engine.description} [not here: {problem}]" if problem else engine.description))
+    return lines
 
 
 def _first_line(documented: object) -> str:

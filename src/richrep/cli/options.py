@@ -72,6 +72,21 @@ NumWorkers = Annotated[
 OnBadImage = Annotated[
     Literal["stop", "skip"], typer.Option("--on-bad-image", help="What to do with an image that cannot be decoded.")
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME", help="What runs the networks; auto takes the fastest. See: richrep list engines."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="fp32|bf16|fp16", help="Of the products in the networks; features differ."),
+]
+FastDecode = Annotated[
+    bool,
+    typer.Option("--fast-decode", help="Decode large JPEGs at a fraction of their size; values differ a little."),
+]
+Profile = Annotated[bool, typer.Option("--profile", help="Say at the end where the time of the extraction went.")]
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", metavar="DIR", help="The feature cache.", show_default="$RICHREP_HOME/features"),

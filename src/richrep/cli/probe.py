@@ -50,6 +50,10 @@ def probe(
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
     on_bad_image: options.OnBadImage = "stop",
+    engine: options.Engine = "torch",
+    precision: options.Precision = "fp32",
+    fast_decode: options.FastDecode = False,
+    profile: options.Profile = False,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
@@ -67,12 +71,14 @@ def probe(
     from richrep.evaluation.probe import probe as run_probe
     from richrep.evaluation.record_store import save_record
     from richrep.features.cache import FeatureCache
+    from richrep.features.profile import ExtractionProfile
     from richrep.paths import default_cache_root
     from richrep.reports.render import render_json, render_rich
     from richrep.reports.tables import make_probe_table
 
     console.check_writable(json)
     console.check_folder(out, "--out")
+    console.check_engine(engine, precision, device)
     chosen = make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
@@ -81,6 +87,7 @@ def probe(
     _say_heads_that_do_not_fit(loaded, source.test.num_classes, own_head)
     records: list[Record] = []
     failures: dict[str, str] = {}
+    measured = ExtractionProfile()
 
     def keep(record: Record) -> None:
         save_record(record, out)
@@ -109,6 +116,10 @@ def probe(
                 device=device,
                 num_workers=num_workers,
                 on_bad_image=on_bad_image,
+                engine=engine,
+                precision=precision,  # type: ignore[arg-type]  # the library checks it
+                fast_decode=fast_decode,
+                profile=measured if profile else None,
                 progress=progress,
                 on_record=keep,
                 on_failure=fail,
@@ -119,6 +130,8 @@ def probe(
     if json is not None:
         console.write_text(json, render_json(records))
     _say_where(records, out)
+    if profile:
+        console.say_profile(measured)
     if failures:
         raise typer.Exit(1)
 

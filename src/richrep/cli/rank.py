@@ -36,7 +36,10 @@ def rank(
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
     on_bad_image: options.OnBadImage = "stop",
+    engine: options.Engine = "torch",
+    precision: options.Precision = "fp32",
     cache_dir: options.CacheDir = None,
+    store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
     json: options.Json = None,
 ) -> None:
@@ -59,6 +62,7 @@ def rank(
 
     console.check_writable(json)
     console.check_folder(out, "--out")
+    console.check_engine(engine, precision, device)
     chosen = make_protocol(protocol, None)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
@@ -84,11 +88,13 @@ def rank(
             seed=seed,
             train_size=train_size,
             test_size=test_size,
-            cache=FeatureCache(cache_dir or default_cache_root()),
+            cache=FeatureCache(cache_dir or default_cache_root(), store=store),
             batch_size=batch_size,
             device=device,
             num_workers=num_workers,
             on_bad_image=on_bad_image,
+            engine=engine,
+            precision=precision,  # type: ignore[arg-type]  # the library checks it
             progress=progress,
             on_record=keep,
             on_failure=fail,

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from richrep.errors import BadImageError
+
+_at_least_px: ContextVar[tuple[int, int] | None] = ContextVar("at_least_px", default=None)
+
+
+# At 1 the pixels of 20 photographs and drawings differed by 3 of 255 in the mean and SqueezeNet's features by 8 %; at 2
+# by 0.9 and 3 %, and 1100-pixel JPEGs still took 40 % of the time.
+_MARGIN = 2
+
+
+@contextlib.contextmanager
+def decoded_at_least(size_px: tuple[int, int]) -> Iterator[None]:
+    """Inside, and in this thread, JPEGs at least four times as large as `size_px` (height, width) come out smaller.
+
+    They are decoded at 1/2, 1/4 or 1/8 of their size, at least twice as large as `size_px`: the decoder leaves out the
+    finest frequencies, and most of the time. Everything else is decoded as ever. After a resize to `size_px` the pixels
+    differ from the plain path by about 1 of 255 in the mean over an image, by up to 4 where it is full of fine lines. A
+    context and not an argument, because the stores between the caller and `decode_image` have no use for it.
+    """
+    token = _at_least_px.set(size_px)
+    try:
+        yield
+    finally:
+        _at_least_px.reset(token)
 
 
 def decode_image(data: bytes | memoryview, *, position: int, name: str) -> Image.Image:
@@ -33,6 +59,10 @@ def decode_image(data: bytes | memoryview, *, position: int, name: str) -> Image
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_pixel_count(image)
+            needed_px = _at_least_px.get()
+            if needed_px is not None:
+                height, width = needed_px
+                image.draft(None, (_MARGIN * width, _MARGIN * height))  # a minimum; only JPEGs heed it
             return _to_rgb(image)
     except MemoryError:
         raise

@@ -43,6 +43,11 @@ class Geometry:
                 "A smaller image would be padded with black."
             )
 
+    @property
+    def needed_px(self) -> tuple[int, int]:
+        """(height, width) that an image must have to be made smaller only."""
+        return self.size_px if self.resize_px is None else (self.resize_px, self.resize_px)
+
     def apply(self, image: Image.Image) -> np.ndarray:
         """RGB image -> uint8 (H, W, 3)."""
         height, width = self.size_px

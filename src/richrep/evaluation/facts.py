@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Dataset, Split
@@ -25,6 +26,15 @@ def backbone_facts(backbone: Backbone, name: str) -> BackboneFacts:
         preprocessing=backbone.preprocessing.describe(),
         load_report=backbone.load_report,
     )
+
+
+def engine_facts(feature_sets: Iterable[FeatureSet]) -> dict[str, str]:
+    """The engines that computed the features in this run, and versions: {"engine": "openvino", "openvino": "2026.4.1"}.
+
+    "cache" stands for features that were there: they may come from any engine that kept the tolerance of its precision.
+    """
+    names = sorted({feature_set.engine or "cache" for feature_set in feature_sets})
+    return {"engine": "+".join(names)} | {name: version(name) for name in names if name in ("openvino", "onnxruntime")}
 
 
 def _skipped(feature_sets: Iterable[tuple[str, FeatureSet]]) -> tuple[SkippedImageFacts, ...]:

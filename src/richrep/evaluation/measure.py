@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from richrep.backbones.backbone import Backbone
-from richrep.evaluation.facts import backbone_facts
+from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record, describe_environment
-from richrep.evaluation.task import TaskFeatures
+from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.features.feature_set import FeatureSet
 
 
@@ -27,14 +27,17 @@ class Outcome:
     correct: torch.Tensor
 
 
-def common_facts(features: TaskFeatures, *, seed: int, device: str | None) -> dict[str, Any]:
-    """What all records of one run share: data set, seed and environment."""
-    used = device or ("cuda" if torch.cuda.is_available() else "cpu")
+def common_facts(features: TaskFeatures, options: ExtractOptions, *, seed: int) -> dict[str, Any]:
+    """What all records of one run share: data set, seed, how features came about, and environment."""
+    device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     stored = str(features.trainval[0].features.dtype).removeprefix("torch.")
+    made = [*features.trainval, *features.test, *features.head_logits.values(), *features.source_logits.values()]
     return {
         "dataset": features.facts,
         "seed": seed,
-        "environment": describe_environment(used) | {"features": stored},
+        "precision": options.get("precision", "fp32"),
+        "fast_decode": options.get("fast_decode", False),
+        "environment": describe_environment(device) | {"features": stored} | engine_facts(made),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Dataset
@@ -14,11 +14,8 @@ from richrep.evaluation.metrics import paired_bootstrap_interval, score
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
-from richrep.evaluation.task import ExtractOptions, extract_task, load_members, make_task, open_cache
-from richrep.features.batches import OnBadImage
-from richrep.features.cache import FeatureCache
+from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
 from richrep.features.feature_set import FeatureSet, concat_features
-from richrep.features.progress import ProgressCallback
 
 
 def probe(
@@ -31,14 +28,9 @@ def probe(
     test_size: int | None = None,
     own_head: bool = False,
     data_root: Path | str | None = None,
-    cache: FeatureCache | Path | str | None = "default",
-    batch_size: int | None = None,
-    device: str | None = None,
-    num_workers: int | None = None,
-    on_bad_image: OnBadImage = "stop",
-    progress: ProgressCallback | None = None,
     on_record: Callable[[Record], None] | None = None,
-    on_failure: Callable[[str, str], None] | None = None,
+    on_failure: OnFailure | None = None,
+    **extraction: Unpack[ExtractOptions],
 ) -> list[Record]:
     """Tuned test scores of every backbone alone and, with two or more, of their concatenation.
 
@@ -50,11 +42,11 @@ def probe(
         train_size, test_size: the first so many images of each part; None means all.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
         data_root: where registered data sets are.
-        cache: where features are kept, a cache or its folder; "default" is under `$RICHREP_HOME`, None keeps nothing.
-        batch_size, device, num_workers, on_bad_image, progress: as for `extract_features`.
         on_record: called with each record as soon as it is measured.
-        on_failure: called with the name of a backbone whose features cannot be used (they are not finite) and the
-            reason; the others go on without it. None raises instead, as it does when no backbone is left.
+        on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
+            run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
+            when no backbone is left.
+        extraction: keywords of `extract_features` (`ExtractOptions`).
 
     Returns:
         One record a row, in the order of the backbones (own head before probe), the concatenation last.
@@ -65,25 +57,17 @@ def probe(
     protocol = protocol or LogisticProtocol()
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
-    options: ExtractOptions = {
-        "cache": open_cache(cache),
-        "batch_size": batch_size,
-        "device": device,
-        "num_workers": num_workers,
-        "on_bad_image": on_bad_image,
-        "progress": progress,
-    }
     features = extract_task(
         loaded,
         task,
-        options,
+        extraction,
         val_fraction=protocol.val_fraction,
         seed=seed,
         own_head=own_head,
         on_failure=on_failure,
     )
     rows, extract_s = (features.train_rows, features.val_rows), features.elapsed_s
-    common = common_facts(features, seed=seed, device=device)
+    common = common_facts(features, extraction, seed=seed)
     outcomes: list[Outcome] = []
 
     def keep(outcome: Outcome) -> Outcome:

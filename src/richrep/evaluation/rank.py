@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -18,13 +18,10 @@ from richrep.evaluation.measure import common_facts, measure_probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
-from richrep.evaluation.task import ExtractOptions, TaskFeatures, extract_task, load_members, make_task, open_cache
+from richrep.evaluation.task import ExtractOptions, OnFailure, TaskFeatures, extract_task, load_members, make_task
 from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
-from richrep.features.batches import OnBadImage
-from richrep.features.cache import FeatureCache
-from richrep.features.progress import ProgressCallback
 
 
 def rank(
@@ -38,14 +35,9 @@ def rank(
     train_size: int | None = None,
     test_size: int | None = None,
     data_root: Path | str | None = None,
-    cache: FeatureCache | Path | str | None = "default",
-    batch_size: int | None = None,
-    device: str | None = None,
-    num_workers: int | None = None,
-    on_bad_image: OnBadImage = "stop",
-    progress: ProgressCallback | None = None,
     on_record: Callable[[Record], None] | None = None,
-    on_failure: Callable[[str, str], None] | None = None,
+    on_failure: OnFailure | None = None,
+    **extraction: Unpack[ExtractOptions],
 ) -> list[Record]:
     """Scores of every backbone that read its training features only, and how well they order what probes reach.
 
@@ -68,24 +60,16 @@ def rank(
     protocol = protocol or LogisticProtocol()
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
-    options: ExtractOptions = {
-        "cache": open_cache(cache),
-        "batch_size": batch_size,
-        "device": device,
-        "num_workers": num_workers,
-        "on_bad_image": on_bad_image,
-        "progress": progress,
-    }
     features = extract_task(
         loaded,
         task,
-        options,
+        extraction,
         val_fraction=protocol.val_fraction,
         seed=seed,
         source_heads=any(name in OWN_HEAD_SCORES for name in scores),
         on_failure=on_failure,
     )
-    common = common_facts(features, seed=seed, device=device)
+    common = common_facts(features, extraction, seed=seed)
     records: list[Record] = []
 
     def keep(record: Record) -> Record:

@@ -144,7 +144,9 @@ class Record(_Part):
         metrics: per part ("val", "test") the scores by name, fractions in [0, 1]; an interval stands beside its score
             under NAME_ci95 as [low, high].
         elapsed_s: seconds per step: extract, select, fit, total.
-        environment: see `describe_environment`.
+        precision: class of the arithmetic that gave the features: "fp32", "bf16" or "fp16".
+        fast_decode: whether JPEGs were decoded at a fraction of their size.
+        environment: see `describe_environment`; "engine" says what ran the networks.
     """
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema")
@@ -161,6 +163,8 @@ class Record(_Part):
     hyperparameters: Facts = Field(default_factory=dict)
     metrics: dict[str, Facts]
     elapsed_s: dict[str, float] = Field(default_factory=dict)
+    precision: str = "fp32"
+    fast_decode: bool = False
     environment: Facts = Field(default_factory=dict)
 
     @field_validator("protocol")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -16,26 +16,34 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.names import distinct_names
 from richrep.data.datasets import load_dataset, part_of
 from richrep.data.split import Dataset, Split, carve_val
-from richrep.errors import DatasetError, FeatureError, RichrepError
+from richrep.errors import DatasetError, EngineError, FeatureError, RichrepError
 from richrep.evaluation.facts import dataset_facts
 from richrep.evaluation.record import DatasetFacts
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_layers
 from richrep.features.feature_set import FeatureSet
-from richrep.features.manifest import Request
+from richrep.features.manifest import Precision, Request
+from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
 from richrep.paths import default_cache_root
 
 
 class ExtractOptions(TypedDict, total=False):
-    """Keywords of `extract_layers`: how features come about, for every protocol."""
+    """Keywords of `extract_features`, which every protocol hands on.
 
-    cache: FeatureCache | None
+    `cache` may also be a folder; without it, features are kept under `$RICHREP_HOME`, and with None nowhere.
+    """
+
+    cache: FeatureCache | Path | str | None
     batch_size: int | None
     device: str | None
     num_workers: int | None
     on_bad_image: OnBadImage
+    engine: str
+    precision: Precision
+    fast_decode: bool
+    profile: ExtractionProfile | None
     progress: ProgressCallback | None
 
 
@@ -89,11 +97,12 @@ def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Back
     return [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
 
 
-def open_cache(cache: FeatureCache | Path | str | None) -> FeatureCache | None:
-    """A cache as it is, or in the folder given; "default" is under `$RICHREP_HOME`, None keeps nothing."""
+def _with_cache(options: ExtractOptions) -> dict[str, Any]:
+    """The options with an open cache."""
+    cache = options.get("cache", default_cache_root())
     if cache is None or isinstance(cache, FeatureCache):
-        return cache
-    return FeatureCache(default_cache_root() if cache == "default" else Path(cache).expanduser())
+        return {**options, "cache": cache}
+    return {**options, "cache": FeatureCache(Path(cache).expanduser())}
 
 
 def make_task(
@@ -142,19 +151,20 @@ def extract_task(
         val_fraction: of every class of train goes to val, drawn by `seed`, when the data set stores none.
         own_head: also the logits of the backbones' own heads on test, where their class count fits.
         source_heads: also the logits of the backbones' own heads on trainval, whatever their classes.
-        on_failure: called with the name of a backbone whose features cannot be used (they are not finite) and the
-            reason; the others go on without it. None raises instead, as it does when no backbone is left.
+        on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
+            run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
+            when no backbone is left.
 
     Raises:
-        FeatureError: see `on_failure`.
+        FeatureError, EngineError: see `on_failure`.
         DatasetError: images that were skipped leave too little.
     """
     start = time.perf_counter()
     used = list(backbones)
-    extract = partial(_extract, task=task, own_head=own_head, source_heads=source_heads, options=options)
+    extract = partial(_extract, task=task, own_head=own_head, source_heads=source_heads, options=_with_cache(options))
     try:
         found = extract(used)
-    except FeatureError as error:
+    except (FeatureError, EngineError) as error:
         if on_failure is None:
             raise
         used = [b for b in used if _gives_features(b, extract, on_failure)]
@@ -173,7 +183,7 @@ _Extracted = tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet], di
 
 
 def _extract(
-    backbones: Sequence[Backbone], *, task: Task, own_head: bool, source_heads: bool, options: ExtractOptions
+    backbones: Sequence[Backbone], *, task: Task, own_head: bool, source_heads: bool, options: dict[str, Any]
 ) -> _Extracted:
     """Features of trainval and of test, logits on test of the own heads that fit, on trainval of all; by name."""
     fitting = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
@@ -192,7 +202,7 @@ def _gives_features(
     """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
     try:
         extract([backbone])
-    except FeatureError as error:
+    except (FeatureError, EngineError) as error:
         on_failure(backbone.name, str(error))
         return False
     return True

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
+from PIL import Image
 
+from richrep.data.decode import decoded_at_least
 from richrep.data.preprocessing import Geometry
 from richrep.data.split import Split
 from richrep.errors import BadImageError
+from richrep.features.profile import ExtractionProfile
 
 OnBadImage = Literal["stop", "skip"]
 
@@ -44,24 +47,36 @@ class PixelBatch:
 
 
 def decoded_batches(
-    split: Split, plans: Iterable[BatchPlan], *, num_workers: int, on_bad_image: OnBadImage, pin_memory: bool
+    split: Split,
+    plans: Iterable[BatchPlan],
+    *,
+    num_workers: int,
+    on_bad_image: OnBadImage,
+    pin_memory: bool,
+    fast_decode: bool = False,
+    profile: ExtractionProfile | None = None,
 ) -> Generator[PixelBatch]:
     """The planned batches in order, read ahead by at least two batches and two chunks a worker, and no further.
 
     With no workers the images are decoded in the calling thread, when asked for. Closing it stops the workers.
 
+    Args:
+        fast_decode: whether JPEGs are decoded no larger than a geometry needs (`decoded_at_least`).
+        profile: hears how long decoding and resizing took.
+
     Raises:
         BadImageError: the first image, in order, that cannot be decoded, unless `on_bad_image` is "skip".
     """
+    decode = _Decoder(split, on_bad_image, fast_decode, profile or ExtractionProfile())
     if num_workers == 0:
         for plan in plans:
             batch = _empty_batch(plan, pin_memory)
-            _decode(split, batch, plan.rows, on_bad_image)
+            decode(batch, plan.rows)
             yield batch
         return
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix="richrep-decode")
     try:
-        yield from _ahead(pool, num_workers, split, plans, on_bad_image, pin_memory)
+        yield from _ahead(pool, num_workers, decode, plans, pin_memory)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -69,16 +84,15 @@ def decoded_batches(
 def _ahead(
     pool: ThreadPoolExecutor,
     num_workers: int,
-    split: Split,
+    decode: _Decoder,
     plans: Iterable[BatchPlan],
-    on_bad_image: OnBadImage,
     pin_memory: bool,
 ) -> Generator[PixelBatch]:
     queue: deque[tuple[PixelBatch, list[Future[None]]]] = deque()
     for plan in plans:
         batch = _empty_batch(plan, pin_memory)
         chunks = [plan.rows[i : i + _CHUNK] for i in range(0, len(plan.rows), _CHUNK)]
-        queue.append((batch, [pool.submit(_decode, split, batch, chunk, on_bad_image) for chunk in chunks]))
+        queue.append((batch, [pool.submit(decode, batch, chunk) for chunk in chunks]))
         if len(queue) > 2 and sum(len(decoding) for _, decoding in queue) > 2 * num_workers:
             yield _finished(*queue.popleft())
     while queue:
@@ -99,19 +113,45 @@ def _empty_batch(plan: BatchPlan, pin_memory: bool) -> PixelBatch:
     )
 
 
-def _decode(split: Split, batch: PixelBatch, rows: range, on_bad_image: OnBadImage) -> None:
-    """Fills `rows` of the batch."""
-    arrays: dict[Geometry, np.ndarray] = {geometry: pixels.numpy() for geometry, pixels in batch.pixels.items()}
-    for row in rows:
-        index = row - batch.rows.start
-        try:
-            image = split.load_image(row)
-        except BadImageError as error:
-            if on_bad_image == "stop":
-                raise
-            batch.skipped[row] = str(error)
-            for array in arrays.values():
-                array[index] = 0
-            continue
-        for geometry, array in arrays.items():
-            array[index] = geometry.apply(image)
+@dataclass(frozen=True)
+class _Decoder:
+    """Fills rows of batches. Called by several threads at once."""
+
+    split: Split
+    on_bad_image: OnBadImage
+    fast: bool
+    profile: ExtractionProfile
+
+    def __call__(self, batch: PixelBatch, rows: range) -> None:
+        arrays = {geometry: pixels.numpy() for geometry, pixels in batch.pixels.items()}
+        decode_s, start_s = 0.0, time.perf_counter()
+        for row in rows:
+            index = row - batch.rows.start
+            before_s = time.perf_counter()
+            try:
+                images = self._load(row, list(arrays))
+            except BadImageError as error:
+                if self.on_bad_image == "stop":
+                    raise
+                batch.skipped[row] = str(error)
+                for array in arrays.values():
+                    array[index] = 0
+                continue
+            decode_s += time.perf_counter() - before_s
+            for (geometry, array), image in zip(arrays.items(), images, strict=True):
+                array[index] = geometry.apply(image)
+        self.profile.add("decode", decode_s)
+        self.profile.add("resize", time.perf_counter() - start_s - decode_s)
+
+    def _load(self, row: int, geometries: list[Geometry]) -> list[Image.Image]:
+        """The image for each geometry: one object, or, decoded fast, one for each size that is needed.
+
+        What a geometry gets must not depend on the others: they belong to networks that are in this run by chance.
+        """
+        if not self.fast:
+            return [self.split.load_image(row)] * len(geometries)
+        images: dict[tuple[int, int], Image.Image] = {}
+        for size_px in {geometry.needed_px for geometry in geometries}:
+            with decoded_at_least(size_px):
+                images[size_px] = self.split.load_image(row)
+        return [images[geometry.needed_px] for geometry in geometries]

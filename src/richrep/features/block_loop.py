@@ -5,23 +5,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 
-from richrep.data.preprocessing import Geometry
+from richrep.backbones.backbone import Backbone
+from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.data.split import Split
 from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
 from richrep.features.claims import BlockClaims
-from richrep.features.forward import NormalizedBatch, check_shape, forward_threads, full_float32, made_ready, outputs
-from richrep.features.manifest import Request
+from richrep.features.engines.choose import Runner, runners
+from richrep.features.engines.engine import Work
+from richrep.features.forward import NormalizedBatch, check_shape, forward_threads, full_float32, inference
+from richrep.features.manifest import Precision, Request
+from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressMeter
 from richrep.features.sink import BlockSink
 from richrep.features.storage import check_range
 from richrep.features.threads import Workers
+
+Network: TypeAlias = tuple[str, str, Preprocessing]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +39,7 @@ class Task:
     sink: BlockSink
 
     @property
-    def network(self) -> tuple[object, ...]:
+    def network(self) -> Network:
         """Tasks of equal network share a forward pass."""
         manifest = self.sink.manifest
         return manifest.weights, manifest.structure, self.request.backbone.preprocessing
@@ -40,59 +47,98 @@ class Task:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How fast, never what: see `extract_features`."""
+    """See `extract_features`. `precision` and `fast_decode` decide values, the others only speed."""
 
     batch_size: int
     device: torch.device
     num_workers: int
     on_bad_image: OnBadImage
+    engine: str = "torch"
+    precision: Precision = "fp32"
+    fast_decode: bool = False
+    profile: ExtractionProfile | None = None
 
 
 def fill_sinks(
     tasks: Sequence[Task], split: Split, options: LoopOptions, meter: ProgressMeter, *, blocks: Sequence[int]
-) -> None:
+) -> dict[Task, str]:
     """Sees to it that every sink has `blocks`; an image is decoded once for all tasks that lack its block.
 
     Blocks that other workers hold are left to them, and waited for at the end (claims.py).
 
+    Returns:
+        The engine that was used for each task that lacked something.
+
     Raises:
         BadImageError: an image cannot be decoded and `on_bad_image` is "stop".
+        EngineError: the engine cannot run a network, or not closely enough.
         FeatureError: a network gives another shape than it states, or a value that is not finite or does not fit.
     """
     claims = BlockClaims([task.sink for task in tasks], blocks, meter)
     lacking = [tasks[i] for i in claims.lacking()]
     if not lacking:
-        return
-    backbones = {task.request.backbone: None for task in lacking}
-    with (
-        made_ready(backbones, options.device),
-        full_float32(),
-        forward_threads(backbones, options.device) as workers,
-    ):
-        for claimed in claims.rounds():
-            todo = ((block, [tasks[i] for i in positions]) for block, positions in claimed)
-            _fill_blocks(todo, split, options, meter, workers)
+        return {}
+    backbones = dict.fromkeys(task.request.backbone for task in lacking)
+    profile = options.profile or ExtractionProfile()
+    with full_float32(), forward_threads(backbones, options.device) as workers:
+        first_images = _FirstImages(split, lacking, claims.first_missing(), options)
+        with runners(_works(lacking, options, workers), options.engine, first_images) as ready:
+            meter.start()  # here, so that the rate does not count what the engine takes to get ready
+            loop = _Loop(ready, options, profile)
+            for claimed in claims.rounds():
+                taken = ((block, [tasks[i] for i in positions]) for block, positions in claimed)
+                ahead, todo = itertools.tee(taken)  # the next block is asked for as soon as its decoding can begin
+                batches = _decoded(split, _plans(ahead, options.batch_size), options, profile)
+                with contextlib.closing(batches), profile.network_threads(workers.count):
+                    loop.run(todo, batches, split, workers, meter)
+        return {task: ready[task.network].engine for task in lacking}
 
 
-def _fill_blocks(
-    todo: Iterator[tuple[int, list[Task]]], split: Split, options: LoopOptions, meter: ProgressMeter, workers: Workers
-) -> None:
-    """Computes blocks for the tasks beside them; the next block is asked for as soon as its decoding can begin."""
-    ahead, todo = itertools.tee(todo)
-    batches = decoded_batches(
+def _decoded(
+    split: Split, plans: Iterator[BatchPlan], options: LoopOptions, profile: ExtractionProfile
+) -> Generator[PixelBatch]:
+    return decoded_batches(
         split,
-        _plans(ahead, options.batch_size),
+        plans,
         num_workers=options.num_workers,
         on_bad_image=options.on_bad_image,
         pin_memory=options.device.type == "cuda",
+        fast_decode=options.fast_decode,
+        profile=profile,
     )
-    with contextlib.closing(batches):
-        for block, tasks in todo:
-            rows = tasks[0].sink.manifest.block_range(block)
-            work = _BlockWork(tasks, rows, options.device)
-            work.run(itertools.islice(batches, -(-len(rows) // options.batch_size)), workers, meter)
-            work.hand_over(block, split)
-            meter.add_block()
+
+
+def _works(tasks: Sequence[Task], options: LoopOptions, workers: Workers) -> dict[Network, Work]:
+    """One for each network, with all layers that any block lacks."""
+    manifest = tasks[0].sink.manifest
+    return {
+        network: Work(
+            backbone=group[0].request.backbone,
+            layers=tuple(dict.fromkeys(task.request.layer for task in group)),
+            precision=options.precision,
+            batch_size=min(options.batch_size, manifest.block_rows, manifest.rows),
+            device=options.device,
+            num_batches=workers.count,
+            threads_per_batch=torch.get_num_threads(),
+        )
+        for network, group in _by_network(tasks).items()
+    }
+
+
+class _FirstImages:
+    """The first batch of a block, in every geometry of the tasks, decoded when first asked for."""
+
+    def __init__(self, split: Split, tasks: Sequence[Task], block: int, options: LoopOptions) -> None:
+        self._split, self._tasks, self._block = split, tasks, block
+        self._options = replace(options, num_workers=0, on_bad_image="skip")  # bad images are the loop's business
+        self._batch: NormalizedBatch | None = None
+
+    def __call__(self, backbone: Backbone) -> torch.Tensor:
+        if self._batch is None:
+            plans = _plans([(self._block, list(self._tasks))], self._options.batch_size)
+            (pixels,) = _decoded(self._split, itertools.islice(plans, 1), self._options, ExtractionProfile())
+            self._batch = NormalizedBatch(pixels.pixels, self._options.device)
+        return self._batch.images(backbone.preprocessing)
 
 
 def _plans(todo: Iterable[tuple[int, list[Task]]], batch_size: int) -> Iterator[BatchPlan]:
@@ -108,21 +154,21 @@ class _BlockWork:
     """One block in the making: a matrix for each task, filled batch by batch."""
 
     def __init__(self, tasks: Sequence[Task], rows: range, device: torch.device) -> None:
-        self._networks = _by_network(tasks)
-        self._rows, self._device = rows, device
+        self.networks = _by_network(tasks)
+        self._rows = rows
         # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
         self._values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
         self._skipped: dict[int, str] = {}
 
-    def run(self, batches: Iterator[PixelBatch], workers: Workers, meter: ProgressMeter) -> None:
-        """Puts all batches through the networks, one a thread and one waiting."""
-        running: deque[tuple[PixelBatch, Future[None]]] = deque()
-        for batch in batches:
-            running.append((batch, workers.pool.submit(self._forward, batch)))
-            if len(running) > workers.count:
-                self._finish(*running.popleft(), meter)
-        while running:
-            self._finish(*running.popleft(), meter)
+    def keep(self, task: Task, rows: range, output: torch.Tensor) -> None:
+        """Puts what a network gave into the rows of the split it belongs to."""
+        check_shape(output, (len(rows), task.request.dim), title=task.sink.manifest.title)
+        self._values[task][rows.start - self._rows.start : rows.stop - self._rows.start] = output
+
+    def finished(self, batch: PixelBatch) -> bool:
+        """Notes the end of a batch, in order; whether it was the last of the block."""
+        self._skipped |= batch.skipped
+        return batch.rows.stop == self._rows.stop
 
     def hand_over(self, block: int, split: Split) -> None:
         """Gives every sink its part, if all of it is finite."""
@@ -132,30 +178,81 @@ class _BlockWork:
             check_range(features, self._rows, task.sink.manifest, split)
             task.sink.write_block(block, features.cpu(), self._skipped)
 
-    def _finish(self, batch: PixelBatch, forward: Future[None], meter: ProgressMeter) -> None:
-        forward.result()
-        self._skipped |= batch.skipped
-        meter.add_images(len(batch.rows))
 
-    def _forward(self, batch: PixelBatch) -> None:
-        """Runs every network once and puts what it gives into the rows of the batch. Called in a thread of the pool."""
-        start, stop = batch.rows.start - self._rows.start, batch.rows.stop - self._rows.start
-        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-            normalized = NormalizedBatch(batch.pixels, self._device)
-            for tasks in self._networks:
-                backbone = tasks[0].request.backbone
-                images = normalized.images(backbone.preprocessing)
-                given = outputs(backbone, [task.request.layer for task in tasks], images)
-                for task, output in zip(tasks, given, strict=True):
-                    check_shape(output, (len(batch.rows), task.request.dim), title=task.sink.manifest.title)
-                    self._values[task][start:stop] = output
+class _Loop:
+    """Puts batches through the networks, one a thread and one waiting; blocks are written meanwhile."""
+
+    def __init__(self, ready: Mapping[Network, Runner], options: LoopOptions, profile: ExtractionProfile) -> None:
+        self._ready, self._profile = ready, profile
+        self._device, self._batch_size = options.device, options.batch_size
+        self._synchronize = options.profile is not None
+        is_cuda = options.device.type == "cuda"
+        self._upload = torch.cuda.Stream(options.device) if is_cuda else None  # type: ignore[no-untyped-call]
+
+    def run(
+        self,
+        todo: Iterable[tuple[int, list[Task]]],
+        batches: Iterator[PixelBatch],
+        split: Split,
+        workers: Workers,
+        meter: ProgressMeter,
+    ) -> None:
+        running: deque[_Running] = deque()
+        try:
+            for block, tasks in todo:
+                rows = tasks[0].sink.manifest.block_range(block)
+                work = _BlockWork(tasks, rows, self._device)
+                for batch in itertools.islice(batches, -(-len(rows) // self._batch_size)):
+                    uploaded = NormalizedBatch(batch.pixels, self._device, self._upload)
+                    forward = workers.pool.submit(self._forward, work, batch.rows, uploaded)
+                    running.append(_Running(block, work, batch, forward))
+                    if len(running) > workers.count:
+                        running.popleft().finish(split, meter)
+        except Exception:
+            with contextlib.suppress(Exception):  # blocks that were complete before the error are kept
+                while running:
+                    running.popleft().finish(split, meter)
+            raise
+        while running:
+            running.popleft().finish(split, meter)
+
+    def _forward(self, work: _BlockWork, rows: range, batch: NormalizedBatch) -> None:
+        """Runs every network once. Called in a thread of the pool."""
+        with inference(self._device):
+            for network, tasks in work.networks.items():
+                with self._profile.step("normalize"):
+                    images = batch.images(tasks[0].request.backbone.preprocessing)
+                with self._profile.step("forward"):
+                    given = self._ready[network].forward(images)
+                    if self._synchronize and self._upload is not None:
+                        torch.cuda.synchronize(self._device)
+                for task in tasks:
+                    work.keep(task, rows, given[task.request.layer])
 
 
-def _by_network(tasks: Sequence[Task]) -> list[list[Task]]:
-    groups: dict[tuple[object, ...], list[Task]] = {}
+@dataclass(frozen=True)
+class _Running:
+    """A batch that a thread is computing, or about to."""
+
+    block: int
+    work: _BlockWork
+    batch: PixelBatch
+    forward: Future[None]
+
+    def finish(self, split: Split, meter: ProgressMeter) -> None:
+        """Waits for it; with the last batch of a block the block is handed over."""
+        self.forward.result()
+        meter.add_images(len(self.batch.rows))
+        if self.work.finished(self.batch):
+            self.work.hand_over(self.block, split)
+            meter.add_block()
+
+
+def _by_network(tasks: Sequence[Task]) -> dict[Network, list[Task]]:
+    groups: dict[Network, list[Task]] = {}
     for task in tasks:
         groups.setdefault(task.network, []).append(task)
-    return list(groups.values())
+    return groups
 
 
 def _check_finite(features: torch.Tensor, rows: range, task: Task, split: Split) -> None:

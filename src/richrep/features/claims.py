@@ -45,6 +45,11 @@ class BlockClaims:
         """Positions of the sinks that lack some of the blocks."""
         return [i for i, sink in enumerate(self._sinks) if not sink.done()[self._blocks].all()]
 
+    def first_missing(self) -> int:
+        """The first block that some sink lacks, whoever holds it; the first of all when others have just finished."""
+        done = self._all_done()
+        return next((block for block in self._blocks if block not in done), self._blocks[0])
+
     def rounds(self) -> Iterator[Iterator[tuple[int, list[int]]]]:
         """Until every block is there: iterators over free blocks, each claimed for the sinks (positions) that lack it.
 

@@ -17,9 +17,11 @@ from richrep.errors import BadImageError, RichrepError
 from richrep.features.batches import OnBadImage
 from richrep.features.block_loop import LoopOptions, Task, fill_sinks
 from richrep.features.cache import FeatureCache
+from richrep.features.engines.choose import check_engine
 from richrep.features.feature_set import Block, FeatureSet, SkippedImage
 from richrep.features.forward import choose_device
-from richrep.features.manifest import Layer, Manifest, Request, make_manifest
+from richrep.features.manifest import Layer, Manifest, Precision, Request, make_manifest
+from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback, ProgressMeter
 from richrep.features.shards import Shard
 from richrep.features.sink import BlockSink, MemorySink
@@ -38,6 +40,10 @@ def extract_features(
     device: str | torch.device | None = ...,
     num_workers: int | None = ...,
     on_bad_image: OnBadImage = ...,
+    engine: str = ...,
+    precision: Precision = ...,
+    fast_decode: bool = ...,
+    profile: ExtractionProfile | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> FeatureSet: ...
 
@@ -53,6 +59,10 @@ def extract_features(
     device: str | torch.device | None = ...,
     num_workers: int | None = ...,
     on_bad_image: OnBadImage = ...,
+    engine: str = ...,
+    precision: Precision = ...,
+    fast_decode: bool = ...,
+    profile: ExtractionProfile | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> list[FeatureSet]: ...
 
@@ -67,15 +77,19 @@ def extract_features(
     device: str | torch.device | None = None,
     num_workers: int | None = None,
     on_bad_image: OnBadImage = "stop",
+    engine: str = "torch",
+    precision: Precision = "fp32",
+    fast_decode: bool = False,
+    profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> FeatureSet | list[FeatureSet]:
     """Features of every image of `split`, in the order of the split, under one backbone or several.
 
     Several backbones cost one pass over the images: each is decoded once, resized once for each geometry and normalised
     once for each preprocessing; backbones of equal weights and preprocessing are computed once. The networks run in
-    evaluation mode, in float32; afterwards their modules are as they were (training flags, device, memory layout). So
-    `batch_size`, `device` and `num_workers` change speed, and values only by rounding. On the CPU several threads call
-    a network at once, each with a batch of its own, so its `forward` must not keep state (with hooks it is one thread).
+    evaluation mode; afterwards their modules are as they were (training flags, device, memory layout). So `batch_size`,
+    `device`, `num_workers` and `engine` change speed, and values only by rounding. On the CPU several threads call a
+    network at once, each with a batch of its own, so its `forward` must not keep state (with hooks it is one thread).
 
     Args:
         backbones: one backbone, or several.
@@ -88,6 +102,11 @@ def extract_features(
         num_workers: threads that decode images while the networks run; 0 decodes in between. None chooses.
         on_bad_image: "stop" raises at the first image that cannot be decoded, "skip" leaves such images out and lists
             them in `FeatureSet.skipped`.
+        engine: a key of ENGINES, or "auto": for each backbone the fastest that is installed and close enough. All but
+            "torch" in fp32 are held against that on the first images, and refused beyond TOLERANCES[precision].
+        precision: "fp32", or "bf16" or "fp16" products; part of the key.
+        fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`).
+        profile: collects where the time goes.
         progress: called after every batch and block, in this thread.
 
     Returns:
@@ -96,6 +115,7 @@ def extract_features(
 
     Raises:
         BadImageError: an image cannot be decoded, now or when a cached block was made, and `on_bad_image` is "stop".
+        EngineError: the engine is unknown, not installed, cannot run a backbone, or not closely enough.
         FeatureError: a backbone gives another shape than it states, a value that is not finite or too large for the
             float16 of the cache, or has no such layer.
         CacheError: the cache cannot be written.
@@ -110,6 +130,10 @@ def extract_features(
         device=device,
         num_workers=num_workers,
         on_bad_image=on_bad_image,
+        engine=engine,
+        precision=precision,
+        fast_decode=fast_decode,
+        profile=profile,
         progress=progress,
     )
     return feature_sets[0] if isinstance(backbones, Backbone) else feature_sets
@@ -124,6 +148,10 @@ def extract_layers(
     device: str | torch.device | None = None,
     num_workers: int | None = None,
     on_bad_image: OnBadImage = "stop",
+    engine: str = "torch",
+    precision: Precision = "fp32",
+    fast_decode: bool = False,
+    profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[FeatureSet]:
     """As `extract_features`, for any mix of backbones and layers: one FeatureSet a request, in the same order.
@@ -133,9 +161,22 @@ def extract_layers(
     """
     if not requests:
         raise RichrepError("Nothing to extract: give at least one backbone.")
-    options = make_options(requests, batch_size, device, num_workers, on_bad_image)
-    with filled_sinks(requests, split, cache, options, Shard(), progress) as sinks:
-        return [_feature_set(request, sink, split) for request, sink in zip(requests, sinks, strict=True)]
+    options = make_options(
+        requests,
+        batch_size=batch_size,
+        device=device,
+        num_workers=num_workers,
+        on_bad_image=on_bad_image,
+        engine=engine,
+        precision=precision,
+        fast_decode=fast_decode,
+        profile=profile,
+    )
+    with filled_sinks(requests, split, cache, options, Shard(), progress) as (sinks, used):
+        return [
+            _feature_set(request, sink, split, engine=used.get(sink.manifest.key, ""))
+            for request, sink in zip(requests, sinks, strict=True)
+        ]
 
 
 @contextlib.contextmanager
@@ -146,11 +187,12 @@ def filled_sinks(
     options: LoopOptions,
     shard: Shard,
     progress: ProgressCallback | None,
-) -> Iterator[list[BlockSink]]:
-    """A sink for each request, in the same order, which has the blocks of the shard."""
+) -> Iterator[tuple[list[BlockSink], dict[str, str]]]:
+    """A sink for each request, in the same order, which has the blocks of the shard; engines used, by key."""
     # Hashing the images comes here: the key is part of the result, also without a cache.
     kept: dict[str, Any] = {} if cache is None else {"block_rows": cache.block_rows, "store": cache.store}
-    manifests = [make_manifest(request, split, **kept) for request in requests]
+    decides: dict[str, Any] = {"precision": options.precision, "fast_decode": options.fast_decode}
+    manifests = [make_manifest(request, split, **kept, **decides) for request in requests]
     wanted: dict[str, tuple[Request, Manifest]] = {}
     for request, manifest in zip(requests, manifests, strict=True):
         wanted.setdefault(manifest.key, (request, manifest))  # equal requests are computed once
@@ -159,18 +201,25 @@ def filled_sinks(
         _check_known_bad_images(tasks, split, options)
         blocks = shard.blocks(manifests[0].num_blocks)
         images = sum(len(manifests[0].block_range(block)) for block in blocks)
-        fill_sinks(tasks, split, options, ProgressMeter(progress, images=images, blocks=len(blocks)), blocks=blocks)
+        meter = ProgressMeter(progress, images=images, blocks=len(blocks))
+        used = fill_sinks(tasks, split, options, meter, blocks=blocks)
         _check_known_bad_images(tasks, split, options)  # another worker may have skipped some meanwhile
         _warn_of_skipped_images(tasks, split)
-        yield [sinks[manifest.key] for manifest in manifests]
+        engines = {task.sink.manifest.key: engine for task, engine in used.items()}
+        yield [sinks[manifest.key] for manifest in manifests], engines
 
 
 def make_options(
     requests: Sequence[Request],
+    *,
     batch_size: int | None,
     device: str | torch.device | None,
     num_workers: int | None,
     on_bad_image: OnBadImage,
+    engine: str,
+    precision: Precision,
+    fast_decode: bool,
+    profile: ExtractionProfile | None,
 ) -> LoopOptions:
     """The options of the loop, defaults chosen by device and image size. Raises RichrepError for a bad one."""
     if on_bad_image not in ("stop", "skip"):
@@ -180,12 +229,17 @@ def make_options(
     if num_workers is not None and num_workers < 0:
         raise RichrepError(f"num_workers must be at least 0, got {num_workers}.")
     chosen = choose_device(device)
+    check_engine(engine, precision, chosen)
     size_px = max(max(request.backbone.preprocessing.geometry.size_px) for request in requests)
     options = LoopOptions(
         batch_size=batch_size or default_batch_size(chosen, size_px),
         device=chosen,
         num_workers=default_num_workers(chosen) if num_workers is None else num_workers,
         on_bad_image=on_bad_image,
+        engine=engine,
+        precision=precision,
+        fast_decode=fast_decode,
+        profile=profile,
     )
     logger.debug("Extracting with %s.", options)
     return options
@@ -239,7 +293,7 @@ def _warn_of_skipped_images(tasks: Sequence[Task], split: Split) -> None:
         )
 
 
-def _feature_set(request: Request, sink: BlockSink, split: Split) -> FeatureSet:
+def _feature_set(request: Request, sink: BlockSink, split: Split, *, engine: str) -> FeatureSet:
     """The finished sink as a FeatureSet; costs a copy only where images were skipped."""
     manifest, skipped = sink.manifest, sink.skipped()
     features, labels = sink.features(), torch.from_numpy(split.labels.astype(np.int64))
@@ -255,4 +309,5 @@ def _feature_set(request: Request, sink: BlockSink, split: Split) -> FeatureSet:
         key=manifest.key,
         skipped=tuple(SkippedImage(row, split.image_name(row), skipped[row]) for row in sorted(skipped)),
         images=manifest.images,
+        engine=engine,
     )

@@ -13,7 +13,8 @@ from richrep.errors import RichrepError
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import filled_sinks, make_options
-from richrep.features.manifest import Request
+from richrep.features.manifest import Precision, Request
+from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
 from richrep.features.shards import Shard
 
@@ -39,6 +40,10 @@ def extract_shard(
     device: str | torch.device | None = None,
     num_workers: int | None = None,
     on_bad_image: OnBadImage = "stop",
+    engine: str = "torch",
+    precision: Precision = "fp32",
+    fast_decode: bool = False,
+    profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[ShardReport]:
     """Computes the blocks of `shard` only, into the cache: one job of an array of jobs that share its folder.
@@ -49,8 +54,18 @@ def extract_shard(
     requests = [Request(backbone) for backbone in backbones]
     if not requests:
         raise RichrepError("Nothing to extract: give at least one backbone.")
-    options = make_options(requests, batch_size, device, num_workers, on_bad_image)
-    with filled_sinks(requests, split, cache, options, shard, progress) as sinks:
+    options = make_options(
+        requests,
+        batch_size=batch_size,
+        device=device,
+        num_workers=num_workers,
+        on_bad_image=on_bad_image,
+        engine=engine,
+        precision=precision,
+        fast_decode=fast_decode,
+        profile=profile,
+    )
+    with filled_sinks(requests, split, cache, options, shard, progress) as (sinks, _):
         return [
             ShardReport(
                 key=sink.manifest.key,

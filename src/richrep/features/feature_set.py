@@ -43,6 +43,7 @@ class FeatureSet:
             class, images, labels and their order.
         skipped: images of the split that have no row here.
         images: SHA-256 (hex) of the split (images, labels, order) whose rows these are; "" when it is not known.
+        engine: what computed them in this run; "" when all came from the cache, or it is not known.
     """
 
     features: torch.Tensor
@@ -52,6 +53,7 @@ class FeatureSet:
     key: str
     skipped: tuple[SkippedImage, ...] = ()
     images: str = ""
+    engine: str = ""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.labels):

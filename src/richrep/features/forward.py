@@ -1,9 +1,9 @@
-"""Networks at work: modules made ready for a device and given back as they were, and one batch through several."""
+"""Networks at work: modules made ready for a device and given back as they were, threads to run them, one batch."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -43,7 +43,7 @@ def made_ready(backbones: Iterable[Backbone], device: torch.device) -> Iterator[
     The very tensors of before are put back, so that devices, memory layout and identity are the caller's again. Modules
     must flatten a feature map with `flatten` or `reshape`: `view` does not work on channels-last tensors.
     """
-    modules = [m for b in backbones for m in (b.trunk, b.pool, b.head) if m is not None]
+    modules = _modules(backbones)
     parts = [part for module in modules for part in module.modules()]
     training = [(part, part.training) for part in parts]
     parameters = [(p, p.data, p.grad) for part in parts for p in part.parameters(recurse=False)]
@@ -70,6 +70,13 @@ def _to_device(module: nn.Module, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """No gradients and, whatever the caller has switched on, no autocast."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """No TF32 and no bfloat16 products, whatever the caller has switched on."""
     before = torch.get_float32_matmul_precision()
@@ -90,37 +97,66 @@ def forward_threads(backbones: Iterable[Backbone], device: torch.device) -> cont
     keep what they see, run one batch at a time.
     """
     cores = torch.get_num_threads()
-    count = 1 if device.type != "cpu" or _have_hooks(backbones) else min(cores, _MAX_FORWARD_THREADS)
+    count = 1 if device.type != "cpu" or has_hooks(backbones) else min(cores, _MAX_FORWARD_THREADS)
     return worker_threads(count)
 
 
-def _have_hooks(backbones: Iterable[Backbone]) -> bool:
-    modules = [m for b in backbones for m in (b.trunk, b.pool, b.head) if m is not None]
-    return any(part._forward_hooks or part._forward_pre_hooks for module in modules for part in module.modules())
+def has_hooks(backbones: Iterable[Backbone]) -> bool:
+    """Whether a module of any of them has a forward hook, which may keep or change what it sees."""
+    parts = (part for module in _modules(backbones) for part in module.modules())
+    return any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+
+
+def _modules(backbones: Iterable[Backbone]) -> list[nn.Module]:
+    return [m for b in backbones for m in (b.trunk, b.pool, b.head) if m is not None]
+
+
+class Network(nn.Module):
+    """The wanted layers of a backbone as one module, from one pass; shares the backbone's modules."""
+
+    def __init__(self, backbone: Backbone, layers: tuple[Layer, ...]) -> None:
+        super().__init__()
+        self.trunk = backbone.trunk
+        self.ends = nn.ModuleList(_end(backbone, layer) for layer in layers)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> (B, D) for each layer, in order."""
+        hidden = self.trunk(images)
+        return tuple(end(hidden) for end in self.ends)
+
+
+def _end(backbone: Backbone, layer: Layer) -> nn.Module:
+    end = backbone.pool if layer == "features" else backbone.head
+    assert end is not None  # a Request for logits is refused without a head
+    return end
 
 
 class NormalizedBatch:
-    """One batch on the device: pixels are moved once for each geometry and normalised once for each preprocessing."""
+    """One batch on the device: pixels are moved once for each geometry and normalised once for each preprocessing.
 
-    def __init__(self, pixels: dict[Geometry, torch.Tensor], device: torch.device) -> None:
-        self._pixels = {g: p.to(device, non_blocking=p.is_pinned()) for g, p in pixels.items()}
+    Args:
+        pixels: uint8 (B, H, W, 3) by geometry; on the way to CUDA from the moment this is made, if pinned.
+        stream: for the way to CUDA, beside the stream that computes; None on other devices.
+    """
+
+    def __init__(
+        self, pixels: dict[Geometry, torch.Tensor], device: torch.device, stream: torch.cuda.Stream | None = None
+    ) -> None:
+        with torch.cuda.stream(stream):  # does nothing for None
+            self._pixels = {g: p.to(device, non_blocking=p.is_pinned()) for g, p in pixels.items()}
+            self._arrived = stream.record_event() if stream is not None else None
         self._images: dict[Preprocessing, torch.Tensor] = {}
 
     def images(self, preprocessing: Preprocessing) -> torch.Tensor:
         """Float32 (B, 3, H, W), channels last in memory."""
         if preprocessing not in self._images:
-            self._images[preprocessing] = preprocessing.normalize(self._pixels[preprocessing.geometry])
+            pixels = self._pixels[preprocessing.geometry]
+            if self._arrived is not None:
+                here = torch.cuda.current_stream(pixels.device)
+                here.wait_event(self._arrived)
+                pixels.record_stream(here)  # or its memory might be given to a later batch too early
+            self._images[preprocessing] = preprocessing.normalize(pixels)
         return self._images[preprocessing]
-
-
-def outputs(backbone: Backbone, layers: Sequence[Layer], images: torch.Tensor) -> list[torch.Tensor]:
-    """What each of `layers` gives for images (B, 3, H, W), from one pass."""
-    if "logits" in layers:
-        features, logits = backbone.features_and_logits(images)
-        given = {"features": features, "logits": logits}
-    else:
-        given = {"features": backbone(images)}
-    return [given[layer] for layer in layers]
 
 
 def check_shape(output: torch.Tensor, shape: tuple[int, int], *, title: str) -> None:

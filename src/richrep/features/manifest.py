@@ -16,11 +16,13 @@ from richrep.data.split import Split
 from richrep.errors import FeatureError, unknown_name_message
 
 FORMAT = "richrep features 1"
-PRECISION = "fp32"  # float32 arithmetic everywhere: no TF32, no autocast
 BLOCK_ROWS = 1024  # at 30 to 3,000 images/s a block takes 0.3 to 30 s; 8 MB at D = 2,048
 
 Layer = Literal["features", "logits"]
 Store = Literal["fp32", "fp16"]  # how values lie on the disk
+# What a number may depend on; which engine computed it may not (features/engines/choose.py has the tolerances).
+# fp32: float32 arithmetic everywhere, no TF32. bf16, fp16: products of 16-bit numbers, summed in float32.
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,19 @@ class Manifest:
 _DECIDES_NOTHING = {"key", "backbone", "address", "family", "dataset", "part", "note"}
 
 
-def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROWS, store: Store = "fp32") -> Manifest:
-    """The manifest of `request` on `split`, with its key. Logits are stored as float32: scores are made of them."""
+def make_manifest(
+    request: Request,
+    split: Split,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    store: Store = "fp32",
+    precision: Precision = "fp32",
+    fast_decode: bool = False,
+) -> Manifest:
+    """The manifest of `request` on `split`, with its key.
+
+    `fast_decode` counts as part of the preprocessing. Logits are stored as float32: scores are made of them.
+    """
     backbone = request.backbone
     manifest = Manifest(
         key="",
@@ -130,8 +143,8 @@ def make_manifest(request: Request, split: Split, *, block_rows: int = BLOCK_ROW
         weights=backbone.fingerprint,
         structure=_structure(backbone),
         layer=request.layer,
-        precision=PRECISION,
-        preprocessing=asdict(backbone.preprocessing),
+        precision=precision,
+        preprocessing=asdict(backbone.preprocessing) | ({"decoding": "scaled"} if fast_decode else {}),
         dataset=split.dataset,
         part=split.part,
         note=split.note,

@@ -64,6 +64,10 @@ class ProgressMeter:
         self._start_s = time.perf_counter()
         self._report()
 
+    def start(self) -> None:
+        """Starts the clock anew: what was done until now was getting ready."""
+        self._start_s = time.perf_counter()
+
     def add_images(self, count: int) -> None:
         """Counts one batch."""
         self._images_done += count

@@ -112,8 +112,8 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
     """One row per representation (the very same weights), data set, protocol and kind; seeds become mean and spread.
 
     Two records are seeds of one row when representation, backbones (sha256; the address for `random/NAME`, whose
-    weights are drawn from the seed), data set address and sizes, protocol with all its options and kind agree. A seed
-    measured more than once counts once, with its newest record; a note says how many were set aside.
+    weights are drawn from the seed), data set address and sizes, precision, decoding, protocol with all its options and
+    kind agree. A seed measured more than once counts once, with its newest record; a note says how many were set aside.
     """
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
@@ -237,6 +237,8 @@ def _identity(record: Record) -> tuple[object, ...]:
         members,
         record.dataset.address,
         record.dataset.num_classes,
+        record.precision,
+        record.fast_decode,
         *_protocol_options(record).items(),
     )
 
@@ -261,6 +263,7 @@ def _telling_facts(record: Record) -> dict[str, str]:
         for position, backbone in enumerate(record.backbones)
     }
     facts |= {f"option {key}": f"{key}={value}" for key, value in _protocol_options(record).items()}
+    facts |= {"precision": record.precision, "decoding": "fast decode" if record.fast_decode else "plain decode"}
     return facts | {"address": record.dataset.address, "classes": f"{record.dataset.num_classes} classes"}
 
 

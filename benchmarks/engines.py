@@ -1,0 +1,167 @@
+"""Images per second of every engine and precision against the plain torchvision loop, in one process, taking turns.
+
+The plain loop is the one of benchmarks/extract.py: torchvision transforms, a DataLoader with two worker processes,
+float32 NCHW. Ours is `extract_features` from the same encoded images to the feature matrix in memory. "whole" counts
+everything, so also what an engine takes to make a network ready, once a run; "running" counts from the first batch on,
+which is what a large data set sees. "bare" is the engine alone: full batches of one tensor, as many at once as
+`extract_features` runs, nothing decoded.
+
+    python benchmarks/engines.py              # ../shared/data where it is there, else random JPEGs and weights
+    python benchmarks/engines.py --quick      # a fraction of the images, one round
+    python benchmarks/engines.py --only resnet50 --compile
+
+Prints a Markdown table; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from extract import SHARED_DATA, Case, machine, plain_loop, random_cases, time_s
+from richrep.backbones.addresses import load_backbone
+from richrep.backbones.backbone import Backbone
+from richrep.data.datasets import load_split
+from richrep.errors import EngineError
+from richrep.features.engines import ENGINES
+from richrep.features.engines.choose import relative_error
+from richrep.features.engines.engine import Work
+from richrep.features.extract import default_batch_size, extract_features
+from richrep.features.forward import forward_threads, inference
+from richrep.features.progress import ExtractionProgress
+
+VARIANTS = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+COMPILED = [("torch-compile", "fp32"), ("torch-compile", "bf16")]
+SHARED_CASES = [  # name, address, data set, images
+    ("ResNet-50, 224 px", "random/resnet50", "caltech101", 256),
+    ("ViT-S/16, 224 px", "random/vit_small_patch16_224", "caltech101", 256),
+    ("MobileNetV2, 224 px", "mobilenetv2_100_imagenet_slimqat.safetensors", "caltech101", 512),
+    ("SqueezeNet 1.1, 224 px", "squeezenet1_1_imagenet.safetensors", "caltech101", 512),
+    ("CIFAR ResNet-20, 32 px", "akamaster_cifar10_resnet20-12fca82f.th", "cifar10", 16384),
+    ("CIFAR ResNet-56, 32 px", "akamaster_cifar10_resnet56-4bfd9763.th", "cifar10", 8192),
+]
+CPU = torch.device("cpu")
+
+
+def shared_cases(divisor: int) -> list[Case]:
+    """The real images; real weights where there are some."""
+    cases = []
+    for name, address, dataset, images in SHARED_CASES:
+        path = SHARED_DATA / "weights" / address
+        split = load_split(f"parquet:{SHARED_DATA / dataset}", "train")
+        backbone = load_backbone(str(path) if path.is_file() else address)
+        cases.append(Case(name, split.first(min(images // divisor, len(split))), [backbone]))
+    return cases
+
+
+def bare_rate(backbone: Backbone, engine: str, precision: str, *, seconds: float) -> float:
+    """Images/s of the engine alone."""
+    size_px = backbone.preprocessing.geometry.size_px
+    batch_size = default_batch_size(CPU, max(size_px))
+    images = torch.zeros(batch_size, 3, *size_px).contiguous(memory_format=torch.channels_last)
+    with forward_threads([backbone], CPU) as workers:
+        work = Work(
+            backbone,
+            ("features",),
+            precision,
+            batch_size,
+            CPU,
+            workers.count,
+            threads_per_batch=torch.get_num_threads(),
+        )
+        with ENGINES[engine].prepare(work) as forward:
+
+            def run_batches(count: int) -> None:
+                with inference(CPU):
+                    for _ in range(count):
+                        forward(images)
+
+            run_batches(1)
+            each = max(2, round(seconds / time_s(lambda: run_batches(1))))
+            elapsed_s = time_s(lambda: list(workers.pool.map(run_batches, [each] * workers.count)))
+            return workers.count * each * batch_size / elapsed_s
+
+
+def our_rates(case: Case, engine: str, precision: str) -> tuple[float, float, torch.Tensor]:
+    """Images/s of the whole call and from the first batch on, and the features."""
+    steps: list[ExtractionProgress] = []
+    start = time.perf_counter()
+    (given,) = extract_features(
+        list(case.backbones), case.split, engine=engine, precision=precision, progress=steps.append
+    )
+    whole = len(case.split) / (time.perf_counter() - start)
+    done = [step for step in steps if step.images_done]
+    running = (done[-1].images_done - done[0].images_done) / (done[-1].elapsed_s - done[0].elapsed_s)
+    return whole, running, given.features
+
+
+def measure(case: Case, variants: list[tuple[str, str]], *, rounds: int, seconds: float) -> list[str]:
+    """The case as lines of the table: medians of `rounds` turns."""
+    (reference,) = plain_loop(case.backbones, case.split.first(32))
+    refused: dict[tuple[str, str], str] = {}
+    for variant in variants:  # warm up, and find what cannot run
+        try:
+            extract_features(case.backbones[0], case.split.first(32), engine=variant[0], precision=variant[1])
+        except EngineError as error:
+            refused[variant] = str(error)
+    plain: list[float] = []
+    ours: dict[tuple[str, str], list[tuple[float, float, float]]] = {v: [] for v in variants if v not in refused}
+    errors: dict[tuple[str, str], float] = {}
+    for turn in range(rounds):
+        plain.append(len(case.split) / time_s(lambda: plain_loop(case.backbones, case.split)))
+        for variant, rates in ours.items():
+            whole, running, features = our_rates(case, *variant)
+            rates.append((whole, running, bare_rate(case.backbones[0], *variant, seconds=seconds)))
+            errors[variant] = relative_error(features[: len(reference)], reference)
+            print(f"{case.name}, round {turn + 1}, {variant}: {rates[-1]}, plain {plain[-1]:.1f}", file=sys.stderr)
+    slow = statistics.median(plain)
+    lines = [f"| {case.name} | plain loop | {slow:.1f} | | 1.00 | | | |"]
+    for variant in variants:
+        label = f"| {case.name} | {' '.join(variant)} "
+        if variant in refused:
+            lines.append(f"{label}| refused: {refused[variant]} | | | | | |")
+            continue
+        whole, running, bare = (statistics.median(column) for column in zip(*ours[variant], strict=True))
+        lines.append(
+            f"{label}| {whole:.1f} | {running:.1f} | {running / slow:.2f} | {bare:.1f} | {running / bare:.0%} "
+            f"| {errors[variant]:.0e} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description="Images per second of every engine, and of a plain loop.")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the images, one round")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the median counts")
+    parser.add_argument("--only", default="", help="only the cases whose name contains this, in any case")
+    parser.add_argument("--compile", action="store_true", help="also torch-compile, which takes minutes")
+    options = parser.parse_args()
+    before = machine()
+    variants = VARIANTS + (COMPILED if options.compile else [])
+    divisor, rounds, seconds = (8, 1, 1.0) if options.quick else (1, options.rounds, 5.0)
+    with tempfile.TemporaryDirectory() as folder:
+        if SHARED_DATA.is_dir():
+            cases = shared_cases(divisor)
+        else:
+            print("../shared/data is not here: random JPEGs and random weights instead.", file=sys.stderr)
+            cases = random_cases(512 // divisor, Path(folder))[:1]
+        wanted = [case for case in cases if options.only.lower() in case.name.lower()]
+        lines = [line for case in wanted for line in measure(case, variants, rounds=rounds, seconds=seconds)]
+    print(f"Machine before: {before}\n")
+    print(
+        "| images and network | side | whole, images/s | running, images/s | running / plain | bare engine, images/s "
+        "| share of bare | relative difference |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
