@@ -110,10 +110,12 @@ def without_leading_wrappers(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 def split_masks(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, Tensors]:
     """Weights under their layers' names, as stored, and the bool mask of each weight that has one.
 
-    A layer wrapped twice may have two masks; what either prunes is pruned.
+    A layer wrapped twice may have two masks; what either prunes is pruned. Raises CheckpointError for a wrapped weight
+    without mask in a file that has masks: without it the layer would compute with weights that were pruned.
     """
     weights: Tensors = {}
     found: list[tuple[str, torch.Tensor]] = []
+    wrapped = []
     for name, tensor in tensors.items():
         flat = re.sub(r"(?:\._layer)+(?=\.)", "", name)
         if match := re.fullmatch(r"(.+)\._?(weight|bias)_mask", flat):
@@ -122,12 +124,24 @@ def split_masks(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, Tensors]:
         flat = re.sub(r"\.(weight|bias)_orig$", r".\1", flat)
         if flat in weights:
             raise ValueError(f"two tensors would be called {flat!r}.")
+        if flat != name and flat.endswith(".weight"):
+            wrapped.append(flat)
         weights[flat] = tensor
     masks: Tensors = {}
     for name, mask in found:
         kept = as_mask(name, mask, weights)
         masks[name] = masks[name] & kept if name in masks else kept
+    _refuse_without_mask([name for name in wrapped if masks and name not in masks], "mask")
     return weights, masks
+
+
+def _refuse_without_mask(names: list[str], what: str) -> None:
+    if names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise CheckpointError(
+            f"there is no {what} for {', '.join(names[:_LISTED])}{more}, though the other layers have theirs. The file is "
+            "not complete."
+        )
 
 
 def as_mask(name: str, mask: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -181,6 +195,8 @@ def apply_thresholds(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, Tens
             )
         weights[name] = torch.sign(weight) * torch.relu(torch.abs(weight) - torch.sigmoid(threshold).reshape(()))
         masks[name] = weights[name] != 0
+    convs = [name for name, tensor in weights.items() if tensor.ndim == 4]  # the head too; the first may be dense
+    _refuse_without_mask([name for name in convs[1:] if thresholds and name not in masks], "threshold")
     notes = [f"soft thresholds of {len(thresholds)} layers applied"] if thresholds else []
     return weights, masks, [*notes, *set_aside_note("copies of the sparse weights", copies)]
 
