@@ -29,6 +29,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/engines.py --quick
 	$(BIN)/python benchmarks/open_checkpoint.py
+	$(BIN)/python benchmarks/search.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 ifdef UV

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from richrep.evaluation.rank import rank
     from richrep.evaluation.record import Record
     from richrep.evaluation.record_store import load_records, save_record
+    from richrep.evaluation.search.search import SearchProtocol, search
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
     from richrep.features.feature_set import FeatureSet, concat_features
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from richrep.heads.logistic import LogisticHead
     from richrep.heads.logistic_path import fit_logistic_path
     from richrep.heads.prototypes import PrototypesHead
+    from richrep.heads.ridge import RidgeHead
+    from richrep.heads.ridge_path import fit_ridge_path
     from richrep.training.pretrain import pretrain_supervised
 
 _HOMES = {
@@ -54,11 +57,14 @@ _HOMES = {
     "PrototypesHead": "richrep.heads.prototypes",
     "Record": "richrep.evaluation.record",
     "RichrepError": "richrep.errors",
+    "RidgeHead": "richrep.heads.ridge",
+    "SearchProtocol": "richrep.evaluation.search.search",
     "Split": "richrep.data.split",
     "concat": "richrep.backbones.concat",
     "concat_features": "richrep.features.feature_set",
     "extract_features": "richrep.features.extract",
     "fit_logistic_path": "richrep.heads.logistic_path",
+    "fit_ridge_path": "richrep.heads.ridge_path",
     "load_backbone": "richrep.backbones.addresses",
     "load_dataset": "richrep.data.datasets",
     "load_records": "richrep.evaluation.record_store",
@@ -67,6 +73,7 @@ _HOMES = {
     "probe": "richrep.evaluation.probe",
     "rank": "richrep.evaluation.rank",
     "save_record": "richrep.evaluation.record_store",
+    "search": "richrep.evaluation.search.search",
 }
 
 __all__ = [
@@ -81,11 +88,14 @@ __all__ = [
     "PrototypesHead",
     "Record",
     "RichrepError",
+    "RidgeHead",
+    "SearchProtocol",
     "Split",
     "concat",
     "concat_features",
     "extract_features",
     "fit_logistic_path",
+    "fit_ridge_path",
     "load_backbone",
     "load_dataset",
     "load_records",
@@ -94,6 +104,7 @@ __all__ = [
     "probe",
     "rank",
     "save_record",
+    "search",
 ]
 
 

@@ -18,6 +18,7 @@ from richrep.heads.estimator import as_blocks
 
 MAKE_HEAD: dict[str, Callable[[], Head]] = {  # with the options under which the contract is tested
     "logistic": lambda: HEADS["logistic"](),
+    "ridge": lambda: HEADS["ridge"](),
     "knn": lambda: HEADS["knn"](),
     "prototypes": lambda: HEADS["prototypes"](),
     "cosine": lambda: HEADS["cosine"](tol=1e-9),

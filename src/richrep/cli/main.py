@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from richrep.cli import cache, console, convert, datasets, demo, extract, inspect, list_names, probe, rank, results
+from richrep.cli import (
+    cache,
+    console,
+    convert,
+    datasets,
+    demo,
+    extract,
+    inspect,
+    list_names,
+    probe,
+    rank,
+    results,
+    search,
+)
 from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
 
@@ -31,6 +44,7 @@ app.command("list")(list_names.list_names)
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
+app.command("search")(search.search)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)

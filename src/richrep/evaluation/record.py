@@ -37,7 +37,7 @@ from richrep.errors import RichrepError
 SCHEMA = 1
 # Scores that are fractions in [0, 1]; differences of two of them lie in [-1, 1].
 FRACTIONS = ("accuracy", "mean_per_class_accuracy", "top5_accuracy", "ece")
-DIFFERENCES = ("gain_over_best_member",)
+DIFFERENCES = ("gain_over_best_member", "gain_over_all", "gain_over_ensemble")
 
 
 def _plain(value: Any) -> Any:
@@ -147,6 +147,7 @@ class Record(_Part):
         precision: class of the arithmetic that gave the features: "fp32", "bf16" or "fp16".
         fast_decode: whether JPEGs were decoded at a fraction of their size.
         environment: see `describe_environment`; "engine" says what ran the networks.
+        search: of kind "search" alone: how the representation was found (`evaluation/search/records.py`).
     """
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema")
@@ -166,6 +167,7 @@ class Record(_Part):
     precision: str = "fp32"
     fast_decode: bool = False
     environment: Facts = Field(default_factory=dict)
+    search: Facts = Field(default_factory=dict)
 
     @field_validator("protocol")
     @classmethod
@@ -205,7 +207,7 @@ class Record(_Part):
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data, ready for `json.dumps`."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude=None if self.search else {"search"})
 
     def to_json(self) -> str:
         """The record as JSON text, indented, ending in a newline."""

@@ -7,9 +7,11 @@ from richrep.heads.estimator import EstimatorHead
 from richrep.heads.knn import KnnHead
 from richrep.heads.logistic import LogisticHead
 from richrep.heads.prototypes import PrototypesHead
+from richrep.heads.ridge import RidgeHead
 
 HEADS: dict[str, type[EstimatorHead]] = {
     "logistic": LogisticHead,
+    "ridge": RidgeHead,
     "knn": KnnHead,
     "prototypes": PrototypesHead,
     "cosine": CosineHead,

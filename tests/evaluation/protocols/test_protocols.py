@@ -11,10 +11,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from richrep.evaluation.protocols import PROTOCOLS
-from richrep.evaluation.protocols.protocol import ProbeProtocol, best_on_val, distinct_angles
+from richrep.evaluation.protocols.protocol import ProbeProtocol, best_on_val, distinct_angles, spans
 from richrep.features.feature_set import Block, FeatureSet
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads import HEADS
+from richrep.heads.ridge import RidgeHead
 
 BLOCKS = (Block("left", 0, 32), Block("right", 32, 64))
 SMALLER = {  # fewer candidates, where all would take seconds
@@ -66,6 +67,12 @@ def test_what_is_chosen_is_one_of_what_is_tried(protocol, digits, rows) -> None:
     if "l2" in chosen and "cs" in options:
         l2 = chosen.pop("l2")
         chosen["c"] = next(c for c in options["cs"] if np.isclose(1 / (200 * c), l2))
+    if "l2" in chosen and "ratios" in options:
+        head = RidgeHead(normalization=chosen["normalization"], blocks=spans(digits))
+        train = digits.take(rows[0])
+        heads = head.along(train.features, train.labels, options["ratios"], num_classes=train.num_classes)
+        assert any(np.isclose(head.l2, chosen["l2"]) for head in heads)
+        del chosen["l2"]
     for name, value in chosen.items():
         assert value in next(values for option, values in options.items() if option.rstrip("s") == name)
 

@@ -139,8 +139,8 @@ def _refuse_without_mask(names: list[str], what: str) -> None:
     if names:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise CheckpointError(
-            f"there is no {what} for {', '.join(names[:_LISTED])}{more}, though the other layers have theirs. The file is "
-            "not complete."
+            f"there is no {what} for {', '.join(names[:_LISTED])}{more}, though the other layers have theirs. "
+            "The file is not complete."
         )
 
 

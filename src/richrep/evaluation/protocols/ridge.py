@@ -1,0 +1,51 @@
+"""Ridge regression on one-hot targets, with the whole penalty path tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from richrep.evaluation.protocols.protocol import Choice, best_on_val, fit_head, spans
+from richrep.evaluation.selection import check_rows
+from richrep.features.feature_set import FeatureSet
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.heads.ridge import RidgeHead
+
+DEFAULT_RATIOS = tuple(float(ratio) for ratio in 10.0 ** np.arange(-8, 0.1, 0.5))
+
+
+@dataclass(frozen=True)
+class RidgeProtocol:
+    """Ridge regression in closed form: choose penalty and normalisation on val, then fit on all training images.
+
+    Attributes:
+        ratios: penalties as multiples of the trace of XᵀX/N, so that they fit features of any size and number.
+        normalizations: tried with every penalty; fitted on the training images only.
+        val_fraction: of every class of train, when the data set stores no val.
+    """
+
+    name: str = "ridge"
+    ratios: tuple[float, ...] = DEFAULT_RATIOS
+    normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
+    val_fraction: float = 0.2
+
+    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+        """The candidate of highest val accuracy; one eigen-decomposition serves every penalty of a normalisation."""
+        check_rows(train_rows, val_rows)
+        train, val = trainval.take(train_rows), trainval.take(val_rows)
+        return best_on_val(self._candidates(train, val), val.labels)
+
+    def _candidates(self, train: FeatureSet, val: FeatureSet) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+        ratios = sorted(self.ratios, reverse=True)
+        for normalization in self.normalizations:
+            plain = RidgeHead(normalization=normalization, blocks=spans(train))
+            for head in plain.along(train.features, train.labels, ratios, num_classes=train.num_classes):
+                yield {"l2": head.l2, "normalization": normalization}, head.logits(val.features)
+
+    def refit(self, trainval: FeatureSet, choice: Choice) -> RidgeHead:
+        """Fitted on all rows, with the penalty per image that was chosen."""
+        return fit_head(RidgeHead, trainval, choice.hyperparameters)

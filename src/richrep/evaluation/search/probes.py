@@ -1,0 +1,96 @@
+"""The full probe of a subset: chosen on val, refitted on train and val, scored on test once. And their ensembles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from richrep.evaluation.search.strategies import Subset
+from richrep.evaluation.selection import Selection, select_logistic
+from richrep.features.feature_set import FeatureSet, concat_features
+from richrep.heads.logistic import LogisticHead
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A head fitted on train and val, and its only look at test.
+
+    Attributes:
+        test_logits: (N_test, K).
+    """
+
+    head: LogisticHead
+    test_logits: torch.Tensor
+    elapsed_s: float
+
+
+@dataclass(eq=False)
+class Probes:
+    """Full probes of subsets of M members, each made once.
+
+    Attributes:
+        trainval, test: one FeatureSet a member.
+        train_rows, val_rows: rows of trainval.
+        cs, normalizations: what is tried on val.
+        selections: subset -> what was chosen on val.
+        fitted: subset -> what was scored on test.
+    """
+
+    trainval: Sequence[FeatureSet]
+    test: Sequence[FeatureSet]
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    cs: Sequence[float]
+    normalizations: Sequence[str]
+    selections: dict[Subset, Selection] = field(default_factory=dict)
+    fitted: dict[Subset, Fitted] = field(default_factory=dict)
+
+    def select(self, subset: Subset) -> Selection:
+        """Penalty and normalisation of the concatenation of `subset`, by val accuracy; sees no test."""
+        if subset not in self.selections:
+            joint = concat_features([self.trainval[i] for i in subset])
+            self.selections[subset] = select_logistic(
+                joint, self.train_rows, self.val_rows, cs=self.cs, normalizations=self.normalizations
+            )
+        return self.selections[subset]
+
+    def val_accuracy(self, subset: Subset) -> float:
+        """Of the chosen penalty and normalisation."""
+        return self.select(subset).best.val_accuracy
+
+    def val_correct(self, subset: Subset) -> torch.Tensor:
+        """(N_val,) bool."""
+        return self.select(subset).val_logits.argmax(1) == self.val_labels
+
+    @property
+    def val_labels(self) -> torch.Tensor:
+        """(N_val,)."""
+        return self.trainval[0].labels[torch.as_tensor(self.val_rows)]
+
+    def score(self, subset: Subset) -> Fitted:
+        """The chosen head refitted on train and val, and its logits on test."""
+        if subset not in self.fitted:
+            chosen, start = self.select(subset), time.perf_counter()
+            joint = concat_features([self.trainval[i] for i in subset])
+            head = LogisticHead(
+                chosen.best.l2,
+                normalization=chosen.best.normalization,
+                blocks=[(block.start, block.stop) for block in joint.blocks],
+            )
+            head.fit(joint.features, joint.labels, num_classes=joint.num_classes, near=chosen.linear)
+            logits = head.logits(concat_features([self.test[i] for i in subset]).features)
+            self.fitted[subset] = Fitted(head, logits, time.perf_counter() - start)
+        return self.fitted[subset]
+
+
+def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(N, K), the ensemble of members' own probes: the mean of their logits (N, K).
+
+    Source: the "cat_sub" control of rich representations (TjuJianyu/RRL), which tells the gain of a joint probe from
+    that of averaging predictions.
+    """
+    return torch.stack(list(logits)).mean(0)

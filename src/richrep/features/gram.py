@@ -1,0 +1,81 @@
+"""Gram matrices of features, by blocks in bounded memory: by samples (N, N), and by columns across members.
+
+Both kinds add under concatenation. By samples the Gram matrix of a concatenation is the sum of its members'; by columns
+it is the submatrix of their columns in the Gram matrix of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+
+from richrep.features.normalize import Normalization
+
+_BLOCK_VALUES = 2**21  # of a block that is made: 16 MiB in float64
+
+
+def sample_gram(
+    features: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    *,
+    normalization: Normalization,
+    mean: torch.Tensor,
+    dtype: torch.dtype = torch.float64,
+) -> torch.Tensor:
+    """(N, N): products of the normalised rows with `mean` taken off.
+
+    Args:
+        features: (N', D), of which `rows` (N indices) are used, or all.
+        mean: (D,) float64, of the normalised features.
+        dtype: of the products and the result.
+    """
+    total = len(features) if rows is None else len(rows)
+    gram = torch.zeros(total, total, dtype=dtype, device=features.device)
+    selected = normalization.apply(features if rows is None else features[rows])
+    step = max(1, _BLOCK_VALUES // total)
+    for start in range(0, features.shape[1], step):
+        columns = selected[:, start : start + step].to(torch.float64) - mean[start : start + step]
+        gram.addmm_(columns.to(dtype), columns.to(dtype).T)
+    return gram
+
+
+def column_gram(members: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(P, P), P = D1 + D2 + …: products of all columns of centred members (N, D1), (N, D2), …, over N."""
+    edges = [0, *accumulate(member.shape[1] for member in members)]
+    gram = members[0].new_zeros(edges[-1], edges[-1])
+    for i, one in enumerate(members):
+        for j, other in enumerate(members[: i + 1]):
+            block = (one.T @ other).div_(len(one))
+            gram[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = block
+            gram[edges[j] : edges[j + 1], edges[i] : edges[i + 1]] = block.T
+    return gram
+
+
+def cka_of_columns(gram: torch.Tensor, edges: Sequence[int]) -> torch.Tensor:
+    """Linear CKA (M, M) of M members, in [0, 1], from the Gram matrix (P, P) of all their centred columns.
+
+    ‖X_iᵀX_j‖² / (‖X_iᵀX_i‖·‖X_jᵀX_j‖), Frobenius norms.
+
+    Args:
+        edges: (M + 1) positions at which the members' columns begin and end.
+
+    Source: Kornblith, Norouzi, Lee, Hinton, Similarity of Neural Network Representations Revisited, 2019, section 3,
+    https://arxiv.org/abs/1905.00414.
+    """
+    spans = list(pairwise(edges))
+    powers = [[gram[a:b, c:d].to(torch.float64).square().sum() for c, d in spans] for a, b in spans]
+    return _normalized(torch.tensor(powers, dtype=torch.float64))
+
+
+def cka_of_samples(grams: torch.Tensor) -> torch.Tensor:
+    """The same from the Gram matrices (M, N, N) of the members' centred rows."""
+    flat = grams.flatten(1).to(torch.float64)
+    return _normalized(flat @ flat.T)
+
+
+def _normalized(products: torch.Tensor) -> torch.Tensor:
+    """Products (M, M) over the lengths; 0 where a member is constant."""
+    lengths = products.diagonal().sqrt()
+    return products / (lengths * lengths[:, None]).masked_fill_(lengths * lengths[:, None] == 0, 1.0)

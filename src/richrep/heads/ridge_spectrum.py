@@ -1,0 +1,48 @@
+"""Ridge regression in the eigenvectors of a Gram matrix, where every penalty is a division.
+
+With X the centred features, Y the centred targets and XᵀX/N = V·diag(s)·Vᵀ, the weights of the objective
+`(1/N) Σ ½‖y - Wx‖² + (l2/2)·‖W‖²` are V·(VᵀXᵀY/N)/(s + l2). For N < D the same s and V come from the smaller
+XXᵀ/N = U·diag(s)·Uᵀ: V = XᵀU/√(N·s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSpectrum:
+    """A ridge problem in the eigenvectors V (D, r) of XᵀX/N.
+
+    Attributes:
+        values: (r,) eigenvalues s >= 0.
+        vectors: V (D, r) by columns, U (N, r) by samples.
+        slopes: (r, K), VᵀXᵀY/N.
+    """
+
+    values: torch.Tensor
+    vectors: torch.Tensor
+    slopes: torch.Tensor
+
+    def weights(self, l2s: torch.Tensor) -> torch.Tensor:
+        """(L, r, K) weights on the eigenvectors for L penalties."""
+        return self.slopes / (self.values + l2s[:, None])[..., None]
+
+
+def spectrum_of_columns(gram: torch.Tensor, slopes: torch.Tensor) -> RidgeSpectrum:
+    """From XᵀX/N (D, D) and XᵀY/N (D, K)."""
+    values, vectors = torch.linalg.eigh(gram)
+    return RidgeSpectrum(values.clamp_(min=0), vectors, vectors.T @ slopes)
+
+
+def spectrum_of_samples(gram: torch.Tensor, targets: torch.Tensor) -> RidgeSpectrum:
+    """From XXᵀ/N (N, N) and the centred targets Y (N, K)."""
+    total = len(gram)
+    values, vectors = torch.linalg.eigh(gram)
+    # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length would
+    # make weights of it.
+    kept = values > total * torch.finfo(gram.dtype).eps * values[-1].clamp(min=0)
+    values, vectors = values[kept], vectors[:, kept]
+    return RidgeSpectrum(values, vectors, (values / total).sqrt()[:, None] * (vectors.T @ targets))
