@@ -14,8 +14,6 @@ from richrep.cli import console
 
 COMMANDS = ("demo", "inspect", "convert", "list", "extract", "probe", "rank", "search", "results", "datasets")
 COMMANDS += ("cache",)
-    ["demo", "inspect", "convert", "list", "extract", "probe", "rank", "search", "results", "datasets", "cache"]
-)
 
 
 def test_help_shows_defaults_that_are_not_values(cli) -> None:

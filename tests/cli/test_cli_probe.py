@@ -303,3 +303,25 @@ def test_fast_decoding_is_another_entry_of_the_cache_and_in_the_record(cli, smal
     assert cli("probe", *small, "--cache-dir", "cache", "--fast-decode").code == 0
     assert [record["fast_decode"] for record in records_in(tmp_path / "runs")] == [False, True]
     assert len(list((tmp_path / "cache").glob("??/*/manifest.json"))) == 4  # trainval and test, twice
+
+
+def test_a_memory_limit_is_in_the_record_and_how_the_head_was_solved(cli, small, tmp_path) -> None:
+    assert cli("probe", *small, "--memory-limit", "1.5GB").code == 0
+    (record,) = records_in(tmp_path / "runs")
+    assert record["solver"] == {
+        "coordinates": "columns",
+        "num_blocks": 1,
+        "samples": "kept",
+        "penalties_at_once": 23,
+        "memory_limit": 1_500_000_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [("4", "'4' is no size of memory. Give a number above 0 with its unit"), ("9MB", "limit of 9 MB is too small")],
+)
+def test_a_memory_limit_that_cannot_be_is_refused_before_any_work(cli, small, tmp_path, size, words) -> None:
+    outcome = cli("probe", *small, "--memory-limit", size)
+    assert outcome.code == 2 and words in outcome.message
+    assert not (tmp_path / "home").exists() and not (tmp_path / "runs").exists()

@@ -146,6 +146,14 @@ def test_the_scores_are_those_of_the_steps_done_by_hand(quick: list[Record]) -> 
         assert record.hyperparameters["l2"] == pytest.approx(l2)
 
 
+def test_a_memory_limit_changes_how_it_is_solved_and_no_score(quick: list[Record], cache: FeatureCache) -> None:
+    limited = probe(make_backbones(), "digits", protocol=QUICK, cache=cache, memory_limit="100MB", **SIZES)
+    for one, other in zip(quick, limited, strict=True):
+        assert other.solver["memory_limit"] == 100_000_000 < one.solver["memory_limit"]
+        assert one.hyperparameters == other.hyperparameters
+        assert one.metrics["test"]["nll"] == pytest.approx(other.metrics["test"]["nll"], rel=1e-3)
+
+
 # The own head
 
 

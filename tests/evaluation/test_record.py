@@ -78,6 +78,7 @@ def test_a_record_has_no_fields_beyond_the_design_and_those_agreed_on():
         "protocol",
         "seed",
         "hyperparameters",
+        "solver",
         "metrics",
         "elapsed_s",
         "precision",

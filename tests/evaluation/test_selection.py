@@ -1,5 +1,6 @@
 import inspect
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from richrep.errors import RichrepError
 from richrep.evaluation.selection import DEFAULT_CS, Selection, select_logistic
-from richrep.features.feature_set import Block, FeatureSet
+from richrep.features.feature_set import Block, FeatureSet, concat_features
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 
 BLOCKS = (Block("left", 0, 32), Block("right", 32, 64))
@@ -182,3 +185,40 @@ def test_options_that_cannot_be_are_refused(digits: FeatureSet, rows: tuple[np.n
         select_logistic(digits, *rows, normalizations=["l1"])
     with pytest.raises(ValueError, match="l2 must be > 0"):
         select_logistic(digits, *rows, cs=[-1.0])
+
+
+LITTLE = replace(FRUGAL, rotated=0, state=1, kept=0, square=12 * 64 * 32 + 16 * 32**2, chunk_values=2000)
+
+
+def test_little_memory_selects_the_same(digits: FeatureSet, rows: tuple[np.ndarray, np.ndarray]) -> None:
+    """Streamed, by blocks, one penalty after the other, nothing kept between normalisations or for val."""
+    options = {"cs": [1e-3, 1e-1, 10.0]}
+    much, little = select_logistic(digits, *rows, **options), select_logistic(digits, *rows, memory=LITTLE, **options)
+    assert much.solver["coordinates"] == "columns" and little.solver["coordinates"] == "blocks"
+    assert little.solver["samples"] == "streamed" and little.solver["penalties_at_once"] == 1
+    for one, other in zip(much.candidates, little.candidates, strict=True):
+        assert (one.normalization, one.l2) == (other.normalization, other.l2)
+        assert one.objective == pytest.approx(other.objective, rel=3e-5)  # where both stop
+        assert one.val_accuracy == pytest.approx(other.val_accuracy, abs=0.0101)  # one image of 100
+
+
+def test_members_left_side_by_side_in_half_precision_select_as_their_concatenation(
+    digits: FeatureSet, rows: tuple[np.ndarray, np.ndarray]
+) -> None:
+    half = digits.features.to(torch.float16)
+    members = [
+        FeatureSet(half[:, b.start : b.stop], digits.labels, 10, (Block(b.name, 0, 32),), key=b.name) for b in BLOCKS
+    ]
+    apart, joined = concat_features(members, max_bytes=0), concat_features(members)
+    assert not isinstance(apart.features, torch.Tensor) and isinstance(joined.features, torch.Tensor)
+    one, other = (select_logistic(features, *rows, cs=[0.1, 10.0]) for features in (apart, joined))
+    assert one.candidates == other.candidates
+    assert torch.equal(one.val_logits, other.val_logits)
+
+
+def test_a_limit_too_small_for_one_penalty_says_what_would_do() -> None:
+    labels = torch.arange(8000) % 4000
+    features = make_features(torch.randn(8000, 300, generator=torch.Generator().manual_seed(0)), labels)
+    # 28 vectors of 4,000 x 301 numbers of 4 bytes are 134.8 MB, 35 % of 385 MB
+    with pytest.raises(RichrepError, match=r"limit of 150 MB is too small: .* takes 135 MB, so at least 386 MB are"):
+        select_logistic(features, np.arange(6000), np.arange(6000, 8000), memory=MemoryBudget.of("150MB"))

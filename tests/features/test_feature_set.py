@@ -4,6 +4,7 @@ import torch
 
 from richrep.errors import FeatureError
 from richrep.features.feature_set import Block, FeatureSet, SkippedImage, concat_features
+from richrep.features.rows import Rows
 
 
 def make_features(name: str, columns: list[list[float]], labels: list[int], **fields: object) -> FeatureSet:
@@ -94,3 +95,20 @@ def test_take_with_a_mask_picks_the_true_rows() -> None:
 def test_features_and_labels_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got \(2, 1\) and \(1,\)"):
         make_features("one", [[1.0, 2.0]], [0])
+
+
+def test_members_too_large_to_be_copied_stay_side_by_side_and_hold_the_same() -> None:
+    one = make_features("one", [[1.0, 2.0], [3.0, 4.0]], [0, 2])
+    two = make_features("two", [[5.0, 6.0]], [0, 2])
+    joined, apart = concat_features([one, two], max_bytes=24), concat_features([one, two], max_bytes=23)
+    assert isinstance(joined.features, torch.Tensor) and isinstance(apart.features, Rows)
+    assert apart.features.members == (one.features, two.features)  # the same tensors, not copies
+    assert torch.equal(apart.features[:], joined.features)
+    assert (apart.blocks, apart.key, apart.feature_dim) == (joined.blocks, joined.key, joined.feature_dim)
+
+
+def test_side_by_side_can_be_taken_from_and_concatenated_again() -> None:
+    one, two = make_features("one", [[1.0, 2.0]], [0, 1]), make_features("two", [[3.0, 4.0]], [0, 1])
+    apart = concat_features([one, two], max_bytes=0)
+    assert apart.take(np.array([1])).features.tolist() == [[2, 4]]
+    assert concat_features([apart, one]).features.tolist() == [[1, 3, 1], [2, 4, 2]]

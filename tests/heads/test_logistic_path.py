@@ -2,8 +2,8 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,9 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from richrep.errors import FeatureError
 from richrep.features.feature_set import Block
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import NORMALIZATIONS, PER_IMAGE, fit_normalization, moments
-from richrep.heads import coordinates, path_solver
-from richrep.heads import objective as objective_module
 from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
 
 L2S = [10.0, 0.1, 1e-3, 1e-5]
@@ -342,35 +341,15 @@ def test_row_order_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "value"),
-    [(path_solver, "_STATE_BYTES", 1), (objective_module, "_LOGITS_PER_CHUNK", 1)],
-    ids=lambda value: str(value)[:20],
+    "memory", [replace(FRUGAL, state=1), replace(FRUGAL, chunk_values=2)], ids=["one by one", "64 rows"]
 )
-def test_groups_and_chunks_bound_memory_and_change_nothing(
-    module: ModuleType, name: str, value: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_and_chunks_bound_memory_and_change_nothing(memory: MemoryBudget) -> None:
     """One penalty at a time, 64 rows at a time: the minimum is the same."""
     features, labels, _ = digits_subset()
     expected = fit_logistic_path(features, labels, num_classes=10, l2s=L2S, tol=1e-9)
-    monkeypatch.setattr(module, name, value)
-    path = fit_logistic_path(features, labels, num_classes=10, l2s=L2S, tol=1e-9)
+    path = fit_logistic_path(features, labels, num_classes=10, l2s=L2S, tol=1e-9, memory=memory)
     assert path.converged.all()
     torch.testing.assert_close(path.objectives, expected.objectives, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("together", [3, 40])
-def test_streamed_samples_give_what_rotated_ones_give(
-    normalization: str, together: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    features, labels, _ = digits_subset()
-    rows = torch.arange(0, len(labels), 2)
-    options = {"num_classes": 10, "l2s": L2S, "normalization": normalization, "rows": rows, "tol": 1e-8}
-    rotated = fit_logistic_path(features, labels, **options)
-    monkeypatch.setitem(coordinates.primal_coordinates.__kwdefaults__, "max_rotated_bytes", 0)
-    monkeypatch.setattr(path_solver, "_TOGETHER", together)
-    streamed = fit_logistic_path(features, labels, **options)
-    torch.testing.assert_close(streamed.objectives, rotated.objectives, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -407,7 +386,7 @@ def test_max_iter_too_small_is_said_per_penalty() -> None:
     assert path.converged.tolist() == [True, False]
     assert path.iterations[1] == 7
     beyond = fit_logistic_path(features, labels, num_classes=10, l2s=[1e3, 1e-10], max_iter=45, tol=1e-14)
-    assert beyond.iterations[1] == 45  # 40 in the batch and 5 alone
+    assert beyond.iterations[1] == 45
 
 
 def test_the_default_path_of_the_issue_takes_tens_of_iterations() -> None:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from richrep.heads.coordinates import RotatedSamples
 from richrep.heads.objective import Objective
 from richrep.heads.preconditioner import ClassBlocks, Diagonal
+from richrep.heads.samples import RotatedSamples
 
 
 def test_a_diagonal_is_divided_by() -> None:

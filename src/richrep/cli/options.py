@@ -87,6 +87,15 @@ FastDecode = Annotated[
     typer.Option("--fast-decode", help="Decode large JPEGs at a fraction of their size; values differ a little."),
 ]
 Profile = Annotated[bool, typer.Option("--profile", help="Say at the end where the time of the extraction went.")]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="What fitting may take beside the features, such as 4GB or 500MB; the results are the same.",
+        show_default="half of what is free",
+    ),
+]
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", metavar="DIR", help="The feature cache.", show_default="$RICHREP_HOME/features"),

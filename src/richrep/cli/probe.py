@@ -54,6 +54,7 @@ def probe(
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
     profile: options.Profile = False,
+    memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
@@ -71,6 +72,7 @@ def probe(
     from richrep.evaluation.probe import probe as run_probe
     from richrep.evaluation.record_store import save_record
     from richrep.features.cache import FeatureCache
+    from richrep.features.memory import choose_budget
     from richrep.features.profile import ExtractionProfile
     from richrep.paths import default_cache_root
     from richrep.reports.render import render_json, render_rich
@@ -79,6 +81,7 @@ def probe(
     console.check_writable(json)
     console.check_folder(out, "--out")
     console.check_engine(engine, precision, device)
+    choose_budget(memory_limit)  # a size that is none is said before anything is loaded
     chosen = make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
@@ -120,6 +123,7 @@ def probe(
                 precision=precision,  # type: ignore[arg-type]  # the library checks it
                 fast_decode=fast_decode,
                 profile=measured if profile else None,
+                memory_limit=memory_limit,
                 progress=progress,
                 on_record=keep,
                 on_failure=fail,

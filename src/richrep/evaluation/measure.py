@@ -17,6 +17,7 @@ from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record, describe_environment
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import MemoryBudget
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +54,15 @@ def measure_probe(
     test: FeatureSet,
     rows: tuple[np.ndarray, np.ndarray],
     protocol: ProbeProtocol,
+    memory: MemoryBudget,
     common: dict[str, Any],
     extract_s: float,
 ) -> Outcome:
     """Select on val, refit on train and val, score test once."""
     start = time.perf_counter()
-    choice = protocol.select(trainval, *rows)
+    choice = protocol.select(trainval, *rows, memory=memory)
     select_s = time.perf_counter() - start
-    logits = protocol.refit(trainval, choice).logits(test.features)
+    logits = protocol.refit(trainval, choice, memory=memory).logits(test.features)
     fit_s = time.perf_counter() - start - select_s
     record = Record(
         kind="probe",
@@ -69,6 +71,7 @@ def measure_probe(
         feature_dim=trainval.feature_dim,
         protocol=asdict(protocol),
         hyperparameters=choice.hyperparameters,
+        solver=choice.solver,
         metrics={
             "val": score(choice.val_logits, trainval.labels[torch.as_tensor(rows[1])], trainval.num_classes),
             "test": score(logits, test.labels, test.num_classes),

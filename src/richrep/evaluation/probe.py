@@ -16,6 +16,8 @@ from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
 from richrep.features.feature_set import FeatureSet, concat_features
+from richrep.features.memory import choose_budget
+from richrep.features.rows import as_rows
 
 
 def probe(
@@ -28,6 +30,7 @@ def probe(
     test_size: int | None = None,
     own_head: bool = False,
     data_root: Path | str | None = None,
+    memory_limit: int | str | None = None,
     on_record: Callable[[Record], None] | None = None,
     on_failure: OnFailure | None = None,
     **extraction: Unpack[ExtractOptions],
@@ -42,6 +45,8 @@ def probe(
         train_size, test_size: the first so many images of each part; None means all.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
         data_root: where registered data sets are.
+        memory_limit: what fitting may hold beside the features, in bytes or such as "4GB"; the results are the same.
+            None means half of the memory that is free.
         on_record: called with each record as soon as it is measured.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
@@ -55,6 +60,7 @@ def probe(
         RichrepError: an address, a checkpoint, the data set or an image cannot be used; the message says which.
     """
     protocol = protocol or LogisticProtocol()
+    memory = choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     features = extract_task(
@@ -83,28 +89,29 @@ def probe(
         if backbone.name in features.head_logits:
             keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
         members.append(
-            keep(measure_probe([backbone], train_features, test_features, rows, protocol, common, extract_s))
+            keep(measure_probe([backbone], train_features, test_features, rows, protocol, memory, common, extract_s))
         )
     if len(members) > 1:
-        trainval, test = concat_features(features.trainval), concat_features(features.test)
-        joint = measure_probe(features.backbones, trainval, test, rows, protocol, common, extract_s)
+        trainval, test = (concat_features(f, max_bytes=memory.kept) for f in (features.trainval, features.test))
+        joint = measure_probe(features.backbones, trainval, test, rows, protocol, memory, common, extract_s)
         keep(_with_gain(joint, members))
     return [outcome.record for outcome in outcomes]
 
 
-def _score_own_head(backbone: Backbone, logits: FeatureSet, common: dict[str, Any], extract_s: float) -> Outcome:
+def _score_own_head(backbone: Backbone, head: FeatureSet, common: dict[str, Any], extract_s: float) -> Outcome:
     """The classifier found in the checkpoint, as it is: nothing is trained, so nothing is selected."""
+    logits = as_rows(head.features)[:]
     record = Record(
         kind="own-head",
         representation=f"own-head({backbone.name})",
         backbones=(backbone_facts(backbone, backbone.name),),
         feature_dim=backbone.feature_dim,
         protocol={"name": "own-head"},
-        metrics={"test": score(logits.features, logits.labels, logits.num_classes)},
+        metrics={"test": score(logits, head.labels, head.num_classes)},
         elapsed_s={"extract": round(extract_s, 3), "total": round(extract_s, 3)},
         **common,
     )
-    return Outcome(record, logits.features.argmax(1) == logits.labels)
+    return Outcome(record, logits.argmax(1) == head.labels)
 
 
 def _with_gain(joint: Outcome, members: Sequence[Outcome]) -> Outcome:

@@ -22,6 +22,8 @@ from richrep.evaluation.task import ExtractOptions, OnFailure, TaskFeatures, ext
 from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
+from richrep.features.memory import choose_budget
+from richrep.heads.head import as_tensor
 
 
 def rank(
@@ -116,18 +118,18 @@ def _rank_one(features: TaskFeatures, place: int, scores: Sequence[str], common:
 def _read_by(name: str, features: TaskFeatures, place: int) -> torch.Tensor:
     """What the score reads: features (N, D), or the probabilities (N, Z) of the own head."""
     if name not in OWN_HEAD_SCORES:
-        return features.trainval[place].features
+        return as_tensor(features.trainval[place].features)
     backbone = features.backbones[place]
     if backbone.name not in features.source_logits:
         raise UndefinedScoreError("the checkpoint has no head of its own.")
-    return features.source_logits[backbone.name].features.to(torch.float64).softmax(1)
+    return as_tensor(features.source_logits[backbone.name].features).to(torch.float64).softmax(1)
 
 
 def _probe_alone(features: TaskFeatures, place: int, protocol: ProbeProtocol, common: dict[str, Any]) -> Record:
-    rows = features.train_rows, features.val_rows
+    rows, memory = (features.train_rows, features.val_rows), choose_budget(None)
     one = [features.backbones[place]]
     found = measure_probe(
-        one, features.trainval[place], features.test[place], rows, protocol, common, features.elapsed_s
+        one, features.trainval[place], features.test[place], rows, protocol, memory, common, features.elapsed_s
     )
     return found.record
 

@@ -141,6 +141,7 @@ class Record(_Part):
         feature_dim: number of features of the whole representation.
         protocol: "name", and every option with its value.
         hyperparameters: what selection chose, e.g. {"l2": 0.001, "normalization": "block-rms"}.
+        solver: how it was computed, where there is more than one way to the same result.
         metrics: per part ("val", "test") the scores by name, fractions in [0, 1]; an interval stands beside its score
             under NAME_ci95 as [low, high].
         elapsed_s: seconds per step: extract, select, fit, total.
@@ -162,6 +163,7 @@ class Record(_Part):
     protocol: Facts
     seed: int
     hyperparameters: Facts = Field(default_factory=dict)
+    solver: Facts = Field(default_factory=dict)
     metrics: dict[str, Facts]
     elapsed_s: dict[str, float] = Field(default_factory=dict)
     precision: str = "fp32"

@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from richrep.features.feature_set import FeatureSet
-from richrep.features.normalize import DEFAULT_NORMALIZATIONS, moments
-from richrep.heads.logistic_path import Linear, LogisticPath, fit_logistic_path
+from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.features.rows import Features, Rows, as_rows
+from richrep.heads.coordinates import shared_moments
+from richrep.heads.linear import Linear, linear_logits, linear_predictions
+from richrep.heads.logistic_path import solve_logistic_path
+from richrep.heads.path_ends import PathPoint
 
 DEFAULT_CS = tuple(float(c) for c in 10.0 ** np.linspace(-5, 6, 23))  # as wide as t-ReX's search; C = 1/(N·l2)
 
@@ -37,6 +43,7 @@ class Selection:
         val_logits: (N_val, K) of the best candidate, fitted on train alone.
         linear: its weights (K, D) and biases (K,), from which a refit on train and val starts.
         candidates: all that were tried.
+        solver: how the path of the best was solved, see `solve_logistic_path`.
         elapsed_s: time spent.
     """
 
@@ -44,6 +51,7 @@ class Selection:
     val_logits: torch.Tensor
     linear: Linear
     candidates: tuple[Candidate, ...]
+    solver: dict[str, Any]
     elapsed_s: float
 
 
@@ -56,26 +64,29 @@ def check_rows(train_rows: np.ndarray, val_rows: np.ndarray) -> None:
         )
 
 
-def _best_of(path: LogisticPath, val: torch.Tensor, labels: torch.Tensor) -> tuple[list[Candidate], torch.Tensor, int]:
-    """All candidates of one path, val logits of its best, and the best's index; ties go to the larger penalty."""
-    values = val if path.normalization.folds else path.normalization.apply(val)
-    candidates, best, best_logits = [], -1, torch.empty(0)
-    for i in torch.argsort(path.l2s, descending=True).tolist():
-        logits = torch.addmm(path.biases[i], values.to(path.weights), path.weights[i].T)
-        accuracy = float((logits.argmax(1) == labels).double().mean())
-        candidates.append(
-            Candidate(
-                normalization=path.normalization.name,
-                l2=float(path.l2s[i]),
-                val_accuracy=accuracy,
-                objective=float(path.objectives[i]),
-                iterations=int(path.iterations[i]),
-                converged=bool(path.converged[i]),
-            )
+class _Contest:
+    """Scores heads on val as they come, and keeps the best of them alone."""
+
+    def __init__(self, val: Features, labels: torch.Tensor) -> None:
+        self._val, self._labels = val, labels
+        self.candidates: list[Candidate] = []
+        self.best: Candidate | None = None
+        self.point: PathPoint | None = None
+
+    def take(self, point: PathPoint) -> None:
+        """Scores one head; it must be better, not as good, to be the best."""
+        predictions = linear_predictions(self._val, point.weights, point.biases, point.normalization)
+        candidate = Candidate(
+            normalization=point.normalization.name,
+            l2=point.l2,
+            val_accuracy=float((predictions == self._labels).double().mean()),
+            objective=point.objective,
+            iterations=point.iterations,
+            converged=point.converged,
         )
-        if best < 0 or accuracy > candidates[best].val_accuracy:
-            best, best_logits = len(candidates) - 1, logits
-    return candidates, best_logits, best
+        self.candidates.append(candidate)
+        if self.best is None or candidate.val_accuracy > self.best.val_accuracy:
+            self.best, self.point = candidate, point
 
 
 def select_logistic(
@@ -85,6 +96,7 @@ def select_logistic(
     *,
     cs: Sequence[float] = DEFAULT_CS,
     normalizations: Sequence[str] = DEFAULT_NORMALIZATIONS,
+    memory: MemoryBudget = FRUGAL,
 ) -> Selection:
     """The penalty and the normalisation with the best val accuracy, the whole path fitted on train.
 
@@ -95,37 +107,44 @@ def select_logistic(
         train_rows, val_rows: rows of `trainval`; disjoint.
         cs: scikit-learn's C; the penalty is l2 = 1/(N_train·C).
         normalizations: keys of NORMALIZATIONS, "pca:C" or both, e.g. "block-rms+pca:64".
+        memory: what it may hold beside the features; of all heads it keeps the best alone.
 
     Raises:
+        RichrepError: `memory` is too small.
         ValueError: no train or no val rows, or train and val overlap.
     """
     check_rows(train_rows, val_rows)
     start = time.perf_counter()
+    if not normalizations:
+        raise ValueError("selection needs at least one normalization, got none.")
     rows = torch.as_tensor(train_rows, dtype=torch.int64)
     val_index = torch.as_tensor(val_rows, dtype=torch.int64)
-    val, val_labels = trainval.features[val_index], trainval.labels[val_index]
-    raw = moments(trainval.features, rows, with_gram=len(rows) >= trainval.feature_dim)
-    l2s = [1 / (len(rows) * c) for c in cs]
-    tried: list[Candidate] = []
-    best: Candidate | None = None
-    best_logits, linear = torch.empty(0), (torch.empty(0), torch.empty(0))
+    val = as_rows(trainval.features, val_index)
+    contest = _Contest(_held(val, memory), trainval.labels[val_index])
+    raw = shared_moments(as_rows(trainval.features, rows), trainval.blocks, memory)
+    solver: dict[str, Any] = {}
     for name in normalizations:
-        path = fit_logistic_path(
+        before = contest.best
+        solved = solve_logistic_path(
             trainval.features,
             trainval.labels,
+            contest.take,
             num_classes=trainval.num_classes,
-            l2s=l2s,
+            l2s=[1 / (len(rows) * c) for c in cs],
             normalization=name,
             blocks=trainval.blocks,
             rows=rows,
             raw_moments=raw,
+            memory=memory,
         )
-        candidates, logits, index = _best_of(path, val, val_labels)
-        tried += candidates
-        if best is None or candidates[index].val_accuracy > best.val_accuracy:
-            best, best_logits = candidates[index], logits
-            at = path.l2s.tolist().index(best.l2)
-            linear = path.weights[at].clone(), path.biases[at].clone()  # without the rest of the path
-    if best is None:
-        raise ValueError("selection needs at least one normalization, got none.")
-    return Selection(best, best_logits, linear, tuple(tried), time.perf_counter() - start)
+        solver = solver if contest.best is before else solved
+    assert contest.best is not None and contest.point is not None
+    point = contest.point
+    logits = linear_logits(val, point.weights, point.biases, point.normalization)
+    linear = point.weights, point.biases
+    return Selection(contest.best, logits, linear, tuple(contest.candidates), solver, time.perf_counter() - start)
+
+
+def _held(rows: Rows, memory: MemoryBudget) -> Features:
+    """The rows in memory where they fit, since every candidate reads them; by reference where they do not."""
+    return rows[:] if len(rows) * rows.shape[1] * rows.dtype.itemsize <= memory.kept else rows

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from richrep.errors import FeatureError
+from richrep.features.rows import Features, Rows, as_rows
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class FeatureSet:
 
     Attributes:
         features: (N, D) on the CPU, float32, or float16 from a cache that stores it; may lie in a memory-mapped file.
+            Rows of several members where `concat_features` was told not to join them.
         labels: (N,) int64 in [0, K).
         num_classes: K.
         blocks: which columns came from which backbone.
@@ -46,7 +48,7 @@ class FeatureSet:
         engine: what computed them in this run; "" when all came from the cache, or it is not known.
     """
 
-    features: torch.Tensor
+    features: Features
     labels: torch.Tensor
     num_classes: int
     blocks: tuple[Block, ...]
@@ -84,15 +86,19 @@ class FeatureSet:
 
         return replace(
             self,
-            features=self.features[index],
+            features=as_rows(self.features, index).joined(),
             labels=self.labels[index],
             key=of_rows(self.key),
             images=of_rows(self.images) if self.images else "",
         )
 
 
-def concat_features(members: Sequence[FeatureSet]) -> FeatureSet:
+def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = None) -> FeatureSet:
     """The members' features side by side, (N, D1 + D2 + …): CATn without a forward pass.
+
+    Args:
+        max_bytes: up to this size they are copied into one tensor; larger ones stay where they are, as `Rows`, which
+            heads read by the block. None means always one tensor.
 
     Raises:
         FeatureError: the members do not hold the same images (other split, labels, count or skipped images).
@@ -113,8 +119,16 @@ def concat_features(members: Sequence[FeatureSet]) -> FeatureSet:
         blocks += [Block(b.name, start + b.start, start + b.stop) for b in member.blocks]
         start += member.feature_dim
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
-    features = torch.cat([m.features for m in members], dim=1)  # (N, D1 + D2 + …)
+    joined = Rows([tensor for member in members for tensor in _tensors(member.features)])
+    features = joined.joined() if max_bytes is None or joined.num_bytes <= max_bytes else joined
     return replace(first, features=features, blocks=tuple(blocks), key=key)
+
+
+def _tensors(features: Features) -> Sequence[torch.Tensor]:
+    """The tensors whose columns features are, all rows of each."""
+    if isinstance(features, torch.Tensor):
+        return [features]
+    return features.members if features.index is None else [features.joined()]
 
 
 def _same_images(one: FeatureSet, other: FeatureSet) -> bool:

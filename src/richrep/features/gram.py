@@ -12,12 +12,13 @@ from itertools import accumulate, pairwise
 import torch
 
 from richrep.features.normalize import Normalization
+from richrep.features.rows import Features, as_rows
 
 _BLOCK_VALUES = 2**21  # of a block that is made: 16 MiB in float64
 
 
 def sample_gram(
-    features: torch.Tensor,
+    features: Features,
     rows: torch.Tensor | None = None,
     *,
     normalization: Normalization,
@@ -31,9 +32,10 @@ def sample_gram(
         mean: (D,) float64, of the normalised features.
         dtype: of the products and the result.
     """
-    total = len(features) if rows is None else len(rows)
+    chosen = as_rows(features, rows)
+    total = len(chosen)
     gram = torch.zeros(total, total, dtype=dtype, device=features.device)
-    selected = normalization.apply(features if rows is None else features[rows])
+    selected = normalization.apply(chosen[:])
     step = max(1, _BLOCK_VALUES // total)
     for start in range(0, features.shape[1], step):
         columns = selected[:, start : start + step].to(torch.float64) - mean[start : start + step]

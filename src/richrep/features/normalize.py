@@ -7,13 +7,14 @@ A projection on principal components may follow any of them: see pca.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from richrep.errors import unknown_name_message
 from richrep.features.feature_set import Block
+from richrep.features.rows import Features, as_rows, row_chunks
 
 NORMALIZATIONS = {
     "none": "features as they are",
@@ -72,62 +73,63 @@ class Moments:
 
     Attributes:
         mean: (D,).
-        gram: (D, D), (X - mean)ᵀ(X - mean)/N; None when only `variance` was asked for.
+        gram: (D, D), (X - mean)ᵀ(X - mean)/N; None when only `variance` or only `block_grams` were asked for.
         variance: (D,), with 1/N.
         num_rows: N.
+        block_grams: the blocks of `gram` that were asked for, (stop - start, stop - start) each.
     """
 
     mean: torch.Tensor
     gram: torch.Tensor | None
     variance: torch.Tensor
     num_rows: int
-
-
-def row_chunks(
-    features: torch.Tensor, rows: torch.Tensor | None, *, chunk_rows: int
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """(offset, features (B, D)) over the given rows, or all; a chunk of all rows is a view."""
-    total = len(features) if rows is None else len(rows)
-    for start in range(0, total, chunk_rows):
-        stop = min(start + chunk_rows, total)
-        yield start, features[start:stop] if rows is None else features[rows[start:stop]]
+    block_grams: tuple[torch.Tensor, ...] = ()
 
 
 def moments(
-    features: torch.Tensor,
+    features: Features,
     rows: torch.Tensor | None = None,
     *,
-    with_gram: bool,
+    with_gram: bool | Sequence[tuple[int, int]],
     normalization: Normalization | None = None,
 ) -> Moments:
-    """Mean, variance and (with_gram) Gram matrix of features (N, D), or of some of their rows, in one pass in float64.
+    """Mean, variance and Gram matrix of features (N, D), or of some of their rows, in one pass in float64.
 
     The sums are taken around the mean of the first rows, so a large common offset costs no digits.
+
+    Args:
+        with_gram: whether the Gram matrix is wanted, or which blocks on its diagonal, (start, stop) of columns.
+        normalization: the moments are those of its output.
     """
-    total = len(features) if rows is None else len(rows)
-    dim = features.shape[1]
+    chosen = as_rows(features, rows)
+    spans = () if isinstance(with_gram, bool) else with_gram
     origin: torch.Tensor | None = None
-    first = torch.zeros(dim, dtype=torch.float64, device=features.device)
-    second = first.clone()
-    gram = torch.zeros(dim, dim, dtype=torch.float64, device=features.device) if with_gram else None
-    for _, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // dim)):  # 8 MiB in float64
+    for _, chunk in row_chunks(chosen, None, chunk_rows=max(1, 2**20 // chosen.shape[1])):  # 8 MiB in float64
         values = (normalization.apply(chunk) if normalization is not None else chunk).to(torch.float64)
         if origin is None:
             origin = values.mean(0)
+            first = torch.zeros_like(origin)
+            second = torch.zeros_like(origin)
+            gram = origin.new_zeros(len(origin), len(origin)) if with_gram is True else None
+            grams = tuple(origin.new_zeros(stop - start, stop - start) for start, stop in spans)
         values = values - origin
         first += values.sum(0)
         if gram is not None:
             gram.addmm_(values.T, values)
         else:
             second += values.square().sum(0)
-    shift = first / total
+        for block, (start, stop) in zip(grams, spans, strict=True):
+            block.addmm_(values[:, start:stop].T, values[:, start:stop])
+    assert origin is not None, "features have at least one row"
+    shift = first / len(chosen)
+    for block, (start, stop) in zip(grams, spans, strict=True):
+        block.div_(len(chosen)).addr_(shift[start:stop], shift[start:stop], alpha=-1)
     if gram is not None:
-        gram.div_(total).addr_(shift, shift, alpha=-1)
+        gram.div_(len(chosen)).addr_(shift, shift, alpha=-1)
         second = gram.diagonal().clone()
     else:
-        second = second / total - shift.square()
-    mean = shift if origin is None else shift + origin
-    return Moments(mean=mean, gram=gram, variance=second.clamp_(min=0), num_rows=total)
+        second = second / len(chosen) - shift.square()
+    return Moments(shift + origin, gram, second.clamp_(min=0), len(chosen), grams)
 
 
 def fit_normalization(

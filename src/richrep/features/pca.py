@@ -14,7 +14,8 @@ import torch
 
 from richrep.errors import FeatureError, RichrepError, unknown_name_message
 from richrep.features.feature_set import Block
-from richrep.features.normalize import NORMALIZATIONS, Normalization, fit_normalization, moments, row_chunks
+from richrep.features.normalize import NORMALIZATIONS, Normalization, fit_normalization, moments
+from richrep.features.rows import Features, as_rows, row_chunks
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +54,11 @@ class Pca:
         """Scores (B, C) of features (B, D)."""
         return (self.before.apply(features) - self.mean.to(features)) @ self.components.T.to(features)
 
-    def project(self, features: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    def project(self, features: Features, rows: torch.Tensor | None) -> torch.Tensor:
         """Scores (N, C) of the given rows, or all, in float64 by chunks: small components keep their digits."""
-        total = len(features) if rows is None else len(rows)
-        scores = features.new_empty(total, len(self.components))
-        for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
+        chosen = as_rows(features, rows)
+        scores = torch.empty(len(chosen), len(self.components), dtype=chosen.dtype, device=chosen.device)
+        for start, chunk in row_chunks(chosen, None, chunk_rows=max(1, 2**20 // chosen.shape[1])):
             centred = self.before.apply(chunk).to(torch.float64) - self.mean
             scores[start : start + len(chunk)] = centred @ self.components.T
         return scores
@@ -95,7 +96,7 @@ def split_pca(name: str) -> tuple[str, int]:
 
 
 def fit_pca(
-    features: torch.Tensor,
+    features: Features,
     rows: torch.Tensor | None = None,
     *,
     before: str = "none",
@@ -109,18 +110,17 @@ def fit_pca(
     Raises:
         FeatureError: the training features have fewer directions of variance than `num_components`.
     """
-    features = features.to(torch.promote_types(features.dtype, torch.float32))  # norms may not fit float16
-    total, dim = len(features) if rows is None else len(rows), features.shape[1]
-    raw = moments(features, rows, with_gram=False)
-    first = fit_normalization(before, raw, blocks=blocks, dtype=features.dtype)
-    stats = moments(features, rows, with_gram=total >= dim, normalization=first)
+    chosen = as_rows(features, rows)
+    total, dim = chosen.shape
+    first = fit_normalization(before, moments(chosen, with_gram=False), blocks=blocks, dtype=chosen.dtype)
+    stats = moments(chosen, with_gram=total >= dim, normalization=first)
     if stats.gram is not None:
         values, vectors = _leading(stats.gram, num_components)
         components = vectors.T
     else:
-        chosen = first.apply(features if rows is None else features[rows]).to(torch.float64) - stats.mean
-        values, vectors = _leading(chosen @ chosen.T / total, num_components)
-        components = (vectors / (total * values).clamp(min=torch.finfo(torch.float64).tiny).sqrt()).T @ chosen
+        centred = first.apply(chosen[:]).to(torch.float64) - stats.mean
+        values, vectors = _leading(centred @ centred.T / total, num_components)
+        components = (vectors / (total * values).clamp(min=torch.finfo(torch.float64).tiny).sqrt()).T @ centred
     variance = float(stats.variance.sum())
     rounding = max(total, dim) * torch.finfo(torch.float64).eps * variance
     rank = int((values > rounding).sum())
@@ -143,11 +143,11 @@ def _leading(symmetric: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
 
 
 def fit_named(
-    name: str, features: torch.Tensor, rows: torch.Tensor | None = None, *, blocks: Sequence[Block] | None = None
+    name: str, features: Features, rows: torch.Tensor | None = None, *, blocks: Sequence[Block] | None = None
 ) -> Normalization | Pca:
     """The normalisation `name`, with or without "pca:C", fitted on the given rows of features (N, D), or on all."""
     before, num_components = split_pca(name)
     if num_components:
         return fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks)
-    stats = moments(features, rows, with_gram=False)
-    return fit_normalization(before, stats, blocks=blocks, dtype=torch.promote_types(features.dtype, torch.float32))
+    chosen = as_rows(features, rows)
+    return fit_normalization(before, moments(chosen, with_gram=False), blocks=blocks, dtype=chosen.dtype)

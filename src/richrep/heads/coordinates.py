@@ -2,110 +2,27 @@
 
 Böhning (1992): the Hessian of the mean cross-entropy is at most ½(I - 11ᵀ/K) ⊗ S, S the Gram matrix of the centred
 features over N. In the eigenvectors of S, with coordinate j scaled by 1/√(s_j/2 + l2), the Hessian of the whole
-objective is at most the identity.
+objective is at most the identity. Where S is too large to be taken apart whole, it is done for M blocks of columns (the
+members of a concatenation): S is at most M times its diagonal blocks, so the bound holds with M·s_j.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import scipy.linalg
 import torch
 
-from richrep.features.normalize import Moments, Normalization, moments, row_chunks
+from richrep.features.feature_set import Block
+from richrep.features.memory import MemoryBudget
+from richrep.features.normalize import PER_IMAGE, Moments, Normalization, fit_normalization, moments
+from richrep.features.rows import Rows
+from richrep.heads.basis import ColumnBasis, SampleBasis, centred_chunks
+from richrep.heads.plan import Spans, choose_spans
+from richrep.heads.samples import RotatedSamples, Samples, StreamedSamples
 
-
-class Samples(Protocol):
-    """N centred samples, read by the chunk as (B, C); the weights of a head live on r coordinates.
-
-    Attributes:
-        count: N; dim: C, the columns of a chunk; dtype: of everything.
-        max_values: how many values a chunk should have at most, for the copies that are made of it.
-    """
-
-    count: int
-    dim: int
-    max_values: int
-    dtype: torch.dtype
-
-    def chunk(self, start: int, stop: int) -> torch.Tensor:
-        """Samples (B, C)."""
-        ...
-
-    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
-        """Squared coordinates (B, r) of a chunk (B, C)."""
-        ...
-
-    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
-        """Weights (M, r) on the coordinates -> (M, C) on the columns of a chunk."""
-        ...
-
-    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
-        """Derivatives (M, C) by the columns -> (M, r) by the coordinates."""
-        ...
-
-
-class RotatedSamples:
-    """Samples kept in the coordinates themselves, (N, r): C = r, nothing to map."""
-
-    max_values = 2**23
-
-    def __init__(self, values: torch.Tensor) -> None:
-        self.values = values
-        (self.count, self.dim), self.dtype = values.shape, values.dtype
-
-    def chunk(self, start: int, stop: int) -> torch.Tensor:
-        """A view."""
-        return self.values[start:stop]
-
-    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
-        """Elementwise."""
-        return chunk.square()
-
-    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
-        """As they are."""
-        return weights
-
-    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
-        """As they are."""
-        return slopes
-
-
-class StreamedSamples:
-    """Samples made by the chunk from the features, so that no second matrix of their size is needed: C = D."""
-
-    max_values = 2**21
-
-    def __init__(
-        self,
-        features: torch.Tensor,
-        rows: torch.Tensor | None,
-        normalization: Normalization,
-        mean: torch.Tensor,
-        basis: torch.Tensor,
-    ) -> None:
-        self._features, self._rows, self._normalization = features, rows, normalization
-        self._mean, self._basis = mean.to(features), basis  # (D,), (D, r)
-        self.count = len(features) if rows is None else len(rows)
-        self.dim, self.dtype = features.shape[1], features.dtype
-
-    def chunk(self, start: int, stop: int) -> torch.Tensor:
-        """Normalised, centred features."""
-        chosen = self._features[start:stop] if self._rows is None else self._features[self._rows[start:stop]]
-        return self._normalization.apply(chosen) - self._mean
-
-    def squares(self, chunk: torch.Tensor) -> torch.Tensor:
-        """Of the chunk in the basis."""
-        return (chunk @ self._basis).square_()
-
-    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
-        """W·basisᵀ."""
-        return weights @ self._basis.T
-
-    def from_columns(self, slopes: torch.Tensor) -> torch.Tensor:
-        """G·basis."""
-        return slopes @ self._basis
+_PAIR_VALUES = 2**22  # features turned to float64 at once, twice, for products of rows with rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +31,24 @@ class Coordinates:
 
     Attributes:
         samples: the centred, normalised features, to be read by the chunk.
-        spectrum: (r,) float64, mean square of each coordinate.
+        bound: (r,) float64: the Hessian of the mean cross-entropy is at most diag(bound)/2 in each class.
         mean: (D,) float64, mean of the normalised features.
-        basis: (D, r), or with `is_dual` (N, r) such that basis of the features = Xᵀ·basis.
-        is_dual: whether the basis is given by the samples (N < D) rather than by the columns.
+        basis: the directions, given by the columns or, for N < D, by the samples.
+        num_blocks: of columns, each with a basis of its own.
     """
 
     samples: Samples
-    spectrum: torch.Tensor
+    bound: torch.Tensor
     mean: torch.Tensor
-    basis: torch.Tensor
-    is_dual: bool
+    basis: ColumnBasis | SampleBasis
+    num_blocks: int = 1
+
+    @property
+    def kind(self) -> str:
+        """By what they were found: "columns", "blocks" of columns, or "samples"."""
+        if isinstance(self.basis, SampleBasis):
+            return "samples"
+        return "columns" if self.num_blocks == 1 else "blocks"
 
 
 # Below the penalty a direction moves the logits in proportion to its eigenvalue, so where all are below, what is this
@@ -154,74 +78,129 @@ def _eigh_kept(
     return values[len(values) - kept :], vectors[:, len(values) - kept :]  # a view: nothing is copied
 
 
-def primal_coordinates(
-    features: torch.Tensor,
-    rows: torch.Tensor | None,
+def column_coordinates(
+    rows: Rows,
     *,
     stats: Moments,
+    spans: Spans,
     normalization: Normalization,
     threshold: float,
-    max_rotated_bytes: int = 2**26,
+    max_rotated_bytes: int,
+    chunk_values: int,
 ) -> Coordinates:
-    """From the Gram matrix of the columns, (D, D); for N >= D.
+    """From the Gram matrix of the columns (D, D), or from the blocks on its diagonal.
 
     Args:
-        stats: moments of the normalised features; on the CPU their Gram matrix is used up.
+        stats: moments of the normalised features; on the CPU their Gram matrices are used up.
+        spans: the (start, stop) of the blocks; one that covers all columns takes the whole matrix apart.
         threshold: see `_eigh_kept`.
         max_rotated_bytes: up to this size the features are kept a second time, rotated: fewer products an iteration,
             and directions of tiny variance keep all their digits. Above it they are streamed.
+        chunk_values: in a chunk of streamed features; four times as many in one of kept ones, which is no copy.
     """
-    assert stats.gram is not None
-    spectrum, vectors = _eigh_kept(stats.gram, threshold=threshold)
-    basis = vectors.to(features.dtype)
-    if stats.num_rows * len(spectrum) * features.element_size() > max_rotated_bytes:
-        samples = StreamedSamples(features, rows, normalization, stats.mean, basis)
-        return Coordinates(samples, spectrum, stats.mean, basis, is_dual=False)
-    rotated = torch.empty(stats.num_rows, len(spectrum), dtype=features.dtype, device=features.device)
-    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
-        centred = normalization.apply(chunk).to(torch.float64) - stats.mean
-        rotated[start : start + len(chunk)] = centred @ vectors  # float64: small directions keep their digits
-    return Coordinates(RotatedSamples(rotated), spectrum, stats.mean, basis, is_dual=False)
+    grams = stats.block_grams if stats.gram is None else (stats.gram,)
+    taken_apart = [_eigh_kept(gram, threshold=threshold / len(spans)) for gram in grams]
+    bound = len(spans) * torch.cat([values for values, _ in taken_apart])
+    exact = ColumnBasis(spans, [vectors for _, vectors in taken_apart])
+    basis = exact.to(rows.dtype)
+    if len(rows) * len(bound) * rows.dtype.itemsize > max_rotated_bytes:
+        samples = StreamedSamples(rows, normalization, stats.mean, basis, max_values=chunk_values)
+        return Coordinates(samples, bound, stats.mean, basis, len(spans))
+    rotated = torch.empty(len(rows), len(bound), dtype=rows.dtype, device=rows.device)
+    for start, centred in centred_chunks(rows, normalization, stats.mean):
+        rotated[start : start + len(centred)] = exact.to_coordinates(centred)  # float64: small directions keep digits
+    kept = RotatedSamples(rotated, max_values=4 * chunk_values)  # a chunk of these is a view
+    return Coordinates(kept, bound, stats.mean, basis, len(spans))
 
 
-def dual_coordinates(
-    features: torch.Tensor,
-    rows: torch.Tensor | None,
-    *,
-    normalization: Normalization,
-    threshold: float,
-) -> Coordinates:
+def sample_coordinates(rows: Rows, *, normalization: Normalization, threshold: float) -> Coordinates:
     """From the Gram matrix of the samples, (N, N); for N < D. The optimum lies in the row space, so this is exact."""
-    stats = moments(features, rows, with_gram=False, normalization=normalization)
-    total = stats.num_rows
-    gram = torch.zeros(total, total, dtype=torch.float64, device=features.device)
-    selected = normalization.apply(features if rows is None else features[rows])
-    for start in range(0, features.shape[1], max(1, 2**21 // total)):
-        stop = start + max(1, 2**21 // total)
-        columns = selected[:, start:stop].to(torch.float64) - stats.mean[start:stop]
-        gram.addmm_(columns, columns.T)
+    total = len(rows)
+    mean = moments(rows, with_gram=False, normalization=normalization).mean
+    gram = torch.empty(total, total, dtype=torch.float64, device=rows.device)
+    step = max(1, _PAIR_VALUES // rows.shape[1])
+    for start, left in centred_chunks(rows, normalization, mean, chunk_rows=step):
+        here = slice(start, start + len(left))
+        gram[here, here] = left @ left.T
+        for offset, right in centred_chunks(rows, normalization, mean, chunk_rows=step, first=start + len(left)):
+            there = slice(offset, offset + len(right))
+            gram[here, there] = left @ right.T
+            gram[there, here] = gram[here, there].T
     # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length below
     # would make weights of it.
     rounding = total * torch.finfo(gram.dtype).eps
     spectrum, vectors = _eigh_kept(gram.div_(total), threshold=threshold, rounding=rounding)
     lengths = (total * spectrum).sqrt()
-    rotated = (vectors * lengths).to(features.dtype)  # (N, r)
-    return Coordinates(RotatedSamples(rotated), spectrum, stats.mean, vectors / lengths, is_dual=True)
+    rotated = (vectors * lengths).to(rows.dtype)  # (N, r)
+    basis = SampleBasis(rows, normalization, mean, vectors / lengths)
+    return Coordinates(RotatedSamples(rotated), spectrum, mean, basis)
 
 
-def to_columns(
-    coordinates: Coordinates,
-    weights: torch.Tensor,
-    features: torch.Tensor,
-    rows: torch.Tensor | None,
-    normalization: Normalization,
-) -> torch.Tensor:
-    """Weights (M, r) on the coordinates -> weights (M, D) float64 on the normalised features."""
-    if not coordinates.is_dual:
-        return (weights @ coordinates.basis.T).to(torch.float64)
-    on_samples = weights.to(torch.float64) @ coordinates.basis.T  # (M, N)
-    columns = torch.zeros(len(weights), features.shape[1], dtype=torch.float64, device=features.device)
-    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, 2**20 // features.shape[1])):
-        centred = normalization.apply(chunk).to(torch.float64) - coordinates.mean
-        columns += on_samples[:, start : start + len(chunk)] @ centred
-    return columns
+def choose_coordinates(
+    rows: Rows,
+    normalization: str,
+    blocks: Sequence[Block] | None,
+    *,
+    threshold: float,
+    raw_moments: Moments | None,
+    memory: MemoryBudget,
+) -> tuple[Normalization, Coordinates]:
+    """The fitted normalisation and the coordinates, by samples, by columns or by blocks of them, see `choose_spans`.
+
+    Args:
+        raw_moments: of the rows as they are, when the caller has them; used where they hold what is needed.
+    """
+    spans = choose_spans(*rows.shape, blocks, memory)
+    raw = raw_moments
+    if raw is None or not (normalization in PER_IMAGE or _holds(raw, spans)):
+        raw = moments(rows, with_gram=False if normalization in PER_IMAGE else _wanted(spans))
+    fitted = fit_normalization(normalization, raw, blocks=blocks, dtype=rows.dtype)
+    if spans is None:
+        return fitted, sample_coordinates(rows, normalization=fitted, threshold=threshold)
+    if fitted.folds:
+        stats = _scaled(raw, fitted.scale, spans, keep=raw is raw_moments)
+    else:
+        width = fitted.apply(rows[:1]).shape[1]  # a normalisation may make fewer columns
+        spans = spans if width == rows.shape[1] else choose_spans(width, width, None, memory) or ((0, width),)
+        stats = moments(rows, with_gram=_wanted(spans), normalization=fitted)
+    return fitted, column_coordinates(
+        rows,
+        stats=stats,
+        spans=spans,
+        normalization=fitted,
+        threshold=threshold,
+        max_rotated_bytes=memory.rotated,
+        chunk_values=memory.chunk_values,
+    )
+
+
+def shared_moments(rows: Rows, blocks: Sequence[Block] | None, memory: MemoryBudget) -> Moments | None:
+    """Moments that serve several normalisations of the same rows; None where there is no memory to keep them."""
+    spans = choose_spans(*rows.shape, blocks, memory)
+    size = sum(8 * (stop - start) ** 2 for start, stop in spans or ())
+    return moments(rows, with_gram=_wanted(spans)) if size <= memory.kept else None
+
+
+def _wanted(spans: Spans | None) -> bool | Spans:
+    """What `moments` is asked for."""
+    return spans is not None if spans is None or len(spans) == 1 else spans
+
+
+def _holds(raw: Moments, spans: Spans | None) -> bool:
+    if spans is None:
+        return True
+    if len(spans) == 1:
+        return raw.gram is not None
+    return [len(gram) for gram in raw.block_grams] == [stop - start for start, stop in spans]
+
+
+def _scaled(raw: Moments, scale: torch.Tensor, spans: Spans, *, keep: bool) -> Moments:
+    """The moments of features times `scale`; in the memory of `raw` unless it is to be kept."""
+    grams = raw.block_grams if raw.gram is None else (raw.gram,)
+    scaled = [gram.clone() if keep else gram for gram in grams]
+    for gram, (start, stop) in zip(scaled, spans, strict=True):
+        gram.mul_(scale[start:stop]).mul_(scale[start:stop, None])
+    mean, variance = raw.mean * scale, raw.variance * scale.square()
+    if raw.gram is not None:
+        return Moments(mean, scaled[0], variance, raw.num_rows)
+    return Moments(mean, None, variance, raw.num_rows, tuple(scaled))

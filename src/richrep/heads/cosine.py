@@ -11,9 +11,11 @@ import scipy.optimize
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from richrep.features.normalize import Normalization, row_chunks, unit_rows
+from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
+from richrep.features.rows import Features, row_chunks
 from richrep.heads.estimator import EstimatorHead, as_blocks
+from richrep.heads.head import as_tensor
 from richrep.heads.prototypes import class_means
 from richrep.heads.softmax import cross_entropy_and_residual_
 
@@ -96,7 +98,7 @@ class CosineHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D), cosine/temperature; -inf for a class never seen."""
-        features = self._read_features(X)
+        features = as_tensor(self._read_features(X))
         features = unit_rows(self.normalization_.apply(features.to(self.weight_)))
         return torch.addmm(self.bias_, features, self.weight_.T, alpha=1 / self.temperature)
 
@@ -106,7 +108,7 @@ class _Loss:
 
     def __init__(
         self,
-        features: torch.Tensor,
+        features: Features,
         labels: torch.Tensor,
         normalization: Normalization | Pca,
         *,

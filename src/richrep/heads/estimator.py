@@ -18,6 +18,7 @@ from richrep.errors import FeatureError
 from richrep.features.feature_set import Block
 from richrep.features.normalize import Normalization
 from richrep.features.pca import Pca
+from richrep.features.rows import Features, Rows
 from richrep.heads.head import as_tensor, check_features, check_labels
 
 
@@ -42,15 +43,16 @@ class EstimatorHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); larger means more likely; -inf for a class never seen."""
 
-    def _read_training(self, X: Any, y: Any, num_classes: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (N, D) and labels (N,) int64 in [0, K) as tensors of one device; sets `classes_`.
+    def _read_training(self, X: Any, y: Any, num_classes: int | None) -> tuple[Features, torch.Tensor]:
+        """Features (N, D) and labels (N,) int64 in [0, K) of one device; sets `classes_`.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
             ValueError: labels out of range, or of fewer than two classes.
         """
-        if isinstance(X, torch.Tensor):
-            features = as_tensor(X).detach()
+        features: Features
+        if isinstance(X, torch.Tensor | Rows):
+            features = X if isinstance(X, Rows) else as_tensor(X).detach()
             check_features(features)
             y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
             self.n_features_in_ = X.shape[1]
@@ -73,12 +75,12 @@ class EstimatorHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"fitting needs at least two classes, got 1 among {len(labels)} training rows.")
         return features, labels
 
-    def _read_features(self, X: Any) -> torch.Tensor:
-        """Features of the fitted width as a tensor; arrays go through scikit-learn's checks."""
+    def _read_features(self, X: Any) -> Features:
+        """Features of the fitted width; arrays go through scikit-learn's checks."""
         self._check_fitted()
-        if not isinstance(X, torch.Tensor):
+        if not isinstance(X, torch.Tensor | Rows):
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], ensure_all_finite=False)
-        features = as_tensor(X).detach()
+        features: Features = X if isinstance(X, Rows) else as_tensor(X).detach()
         if features.ndim != 2 or features.shape[1] != self.n_features_in_:
             raise FeatureError(
                 f"features must have shape (N, {self.n_features_in_}) as in fit, got {tuple(features.shape)}."

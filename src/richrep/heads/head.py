@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from richrep.errors import FeatureError
+from richrep.features.rows import Features, Rows, as_rows
 
 
 class Head(Protocol):
@@ -28,16 +29,17 @@ class Head(Protocol):
         ...
 
 
-def check_features(features: torch.Tensor) -> None:
+def check_features(features: Features) -> None:
     """Raises FeatureError unless features have shape (N, D), N, D > 0, and every value is finite."""
     if features.ndim != 2 or 0 in features.shape:
         raise FeatureError(
             f"features must have shape (N, D) with N, D > 0, got {tuple(features.shape)}. "
             "Pool a feature map before the head, e.g. features.mean(dim=(2, 3))."
         )
-    step = max(1, 2**20 // features.shape[1])
-    for start in range(0, len(features), step):  # by rows: no copy of the matrix, and the first bad row is known
-        finite = torch.isfinite(features[start : start + step]).all(dim=1)
+    rows = as_rows(features)
+    step = max(1, 2**20 // rows.shape[1])
+    for start in range(0, len(rows), step):  # by rows: no copy of the matrix, and the first bad row is known
+        finite = torch.isfinite(rows[start : start + step]).all(dim=1)
         if not bool(finite.all()):
             row = start + int((~finite).nonzero()[0])
             raise FeatureError(
@@ -61,7 +63,9 @@ def check_labels(labels: torch.Tensor, *, num_rows: int, num_classes: int) -> No
 
 def as_tensor(values: Any) -> torch.Tensor:
     """A tensor or array as a floating-point tensor, without a copy where possible; integers become float64."""
-    if isinstance(values, torch.Tensor):
+    if isinstance(values, Rows):
+        tensor = values.joined()
+    elif isinstance(values, torch.Tensor):
         tensor = values
     else:  # torch takes no read-only array, such as joblib's workers get
         tensor = torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -9,6 +9,7 @@ import torch
 
 from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
+from richrep.features.rows import Features, as_rows
 from richrep.heads.estimator import EstimatorHead, as_blocks
 
 _SIMILARITIES = 2**22  # held at once, of a chunk of queries with a chunk of the bank
@@ -81,8 +82,8 @@ class KnnHead(EstimatorHead):
 
 
 def nearest(
-    queries: torch.Tensor,
-    bank: torch.Tensor,
+    queries: Features,
+    bank: Features,
     normalization: Normalization | Pca,
     *,
     k: int,
@@ -99,20 +100,20 @@ def nearest(
         cosines (Q, k) and rows of the bank (Q, k); all rows, where there are fewer than k. float64 for a bank of
         float64, else float32.
     """
-    dtype = torch.promote_types(bank.dtype, torch.float32)
-    total = len(bank) if rows is None else len(rows)
-    k, dim = min(k, total), bank.shape[1]
+    asked, kept = as_rows(queries), as_rows(bank, rows)
+    total, dim = kept.shape
+    k = min(k, total)
     bank_step = max(1, min(total, _BANK_VALUES // dim))
     query_step = max(1, _SIMILARITIES // (bank_step + k))
     found = []
-    for first in range(0, len(queries), query_step):
-        units = unit_rows(normalization.apply(queries[first : first + query_step].to(bank.device, dtype)))  # (B, D)
+    for first in range(0, len(asked), query_step):
+        chunk = asked[first : first + query_step].to(kept.device, kept.dtype)
+        units = unit_rows(normalization.apply(chunk))  # (B, D)
         best = units.new_empty(len(units), 0), torch.empty(len(units), 0, dtype=torch.int64, device=units.device)
         for start in range(0, total, bank_step):
             stop = min(start + bank_step, total)
-            index = torch.arange(start, stop, device=bank.device) if rows is None else rows[start:stop]
-            chunk = bank[start:stop] if rows is None else bank[index]
-            cosines = units @ unit_rows(normalization.apply(chunk.to(dtype))).T  # (B, chunk)
+            index = torch.arange(start, stop, device=kept.device) if rows is None else rows[start:stop]
+            cosines = units @ unit_rows(normalization.apply(kept[start:stop])).T  # (B, chunk)
             near, places = cosines.topk(min(k, len(index)), dim=1)
             values, index = torch.cat([best[0], near], 1), torch.cat([best[1], index[places]], 1)
             values, places = values.topk(min(k, values.shape[1]), dim=1)

@@ -31,12 +31,6 @@ class Minimum:
     iterations: torch.Tensor
     converged: torch.Tensor
 
-    def put(self, indices: torch.Tensor, part: Minimum) -> None:
-        """Writes the results of `part` at `indices`."""
-        self.points[indices], self.values[indices] = part.points, part.values
-        on_cpu = indices.cpu()
-        self.iterations[on_cpu], self.converged[on_cpu] = part.iterations, part.converged
-
 
 class History:
     """The last `size` steps and gradient changes of A problems, oldest first; H·gradient by the two-loop recursion."""
@@ -137,6 +131,7 @@ def minimize_batch(
     tol: float,
     max_iter: int,
     memory: History | None = None,
+    num_pairs: int = 10,
     window: int = 3,
 ) -> Minimum:
     """Minimises L convex problems from `start` (L, P), scaled so that their Hessians are at most the identity there.
@@ -151,6 +146,7 @@ def minimize_batch(
     Args:
         memory: steps of problems with almost the same Hessians, to go on from, and the preconditioner to use
             throughout; new steps are added to it.
+        num_pairs: steps remembered where there is no `memory`; each takes two vectors (L, P).
 
     Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 and 7.5. Differs: line search and
     stopping by problem, finished problems leave the batch, the initial matrix is the measured diagonal.
@@ -164,7 +160,7 @@ def minimize_batch(
     best_values = values.clone()
     recent = [values]  # values (A,) of the last iterations, oldest first
     goes_on = memory is not None
-    memory = memory or History(10)
+    memory = memory or History(num_pairs)
     for iteration in range(max_iter):
         if _is_time_to_measure(iteration) and not goes_on:
             memory.preconditioner = Diagonal(curvature(active, current))

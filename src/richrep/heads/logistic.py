@@ -11,8 +11,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
-from richrep.heads.logistic_path import Linear, LogisticPath, fit_logistic_path
+from richrep.heads.linear import Linear, linear_logits
+from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
 
 
 class LogisticHead(EstimatorHead):
@@ -37,6 +39,7 @@ class LogisticHead(EstimatorHead):
             act on each image by itself and stay a step of their own (`normalization_`).
         coef_, intercept_: the same as arrays in scikit-learn's shapes, (1, D) and (1,) for two classes.
         objective_: value of the objective reached; n_iter_: iterations; converged_: whether `max_iter` sufficed.
+        solver_: how it was solved, see `solve_logistic_path`.
     """
 
     def __init__(
@@ -54,14 +57,23 @@ class LogisticHead(EstimatorHead):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, *, num_classes: int | None = None, near: Linear | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        num_classes: int | None = None,
+        near: Linear | None = None,
+        memory: MemoryBudget = FRUGAL,
+    ) -> Self:
         """Learns from features X (N, D) and labels y (N,).
 
         Args:
-            X: array or tensor, floating point.
+            X: array, tensor or Rows, floating point.
             y: integers in [0, K) with `num_classes`; without it, any labels, of which the distinct ones are counted.
             num_classes: K; a class of [0, K) without a row gets probability 0.
             near: weights (K, D) and biases (K,) to start from; they change the time it takes, not the result.
+            memory: what fitting may hold beside the features; it changes the way, not the result.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
@@ -78,6 +90,7 @@ class LogisticHead(EstimatorHead):
             near=near,
             tol=self.tol,
             max_iter=self.max_iter,
+            memory=memory,
         )
         return self._adopt(path, 0)
 
@@ -92,6 +105,7 @@ class LogisticHead(EstimatorHead):
     def _adopt(self, path: LogisticPath, index: int) -> Self:
         self.weight_, self.bias_ = path.weights[index], path.biases[index]
         self.normalization_ = path.normalization
+        self.solver_ = path.solver
         self.objective_ = float(path.objectives[index])
         self.n_iter_ = int(path.iterations[index])
         self.converged_ = bool(path.converged[index])
@@ -106,11 +120,7 @@ class LogisticHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); larger means more likely; -inf for a class never seen."""
-        features = self._read_features(X)
-        features = features.to(self.weight_)  # the type it was fitted in; float16 would overflow in the norms
-        if not self.normalization_.folds:
-            features = self.normalization_.apply(features)
-        return torch.addmm(self.bias_, features, self.weight_.T)
+        return linear_logits(self._read_features(X), self.weight_, self.bias_, self.normalization_)
 
     @property
     def coef_(self) -> np.ndarray:

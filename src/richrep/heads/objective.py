@@ -9,11 +9,10 @@ from typing import TypeVar
 import torch
 
 from richrep.features.threads import Workers
-from richrep.heads.coordinates import Samples
 from richrep.heads.lbfgs import Curvature, Evaluate
+from richrep.heads.samples import Samples
 from richrep.heads.softmax import cross_entropy_and_residual_
 
-_LOGITS_PER_CHUNK = 2**20  # logits held at once
 _WORTH_A_THREAD = 2**21  # multiplications; fewer are done before a thread has begun
 
 _Sums = TypeVar("_Sums", bound=tuple[torch.Tensor, ...])
@@ -28,6 +27,7 @@ class Objective:
         scales: (L, r), weight = scale · parameter.
         penalties: (L,) float64.
         workers: threads that share the rows, where there are enough; None means the caller's alone.
+        max_logits: how many logits are held at once, at least those of 64 rows.
     """
 
     def __init__(
@@ -37,11 +37,12 @@ class Objective:
         scales: torch.Tensor,
         penalties: torch.Tensor,
         workers: Workers | None = None,
+        max_logits: int = 2**20,
     ) -> None:
         self.samples, self.labels = samples, labels
         self.scales, self.penalties = scales, penalties
         self.num_classes = int(labels.max()) + 1
-        self._workers = workers
+        self._workers, self._max_logits = workers, max_logits
 
     def unpack(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (A, K, r) and biases (A, K, 1); the bias has Hessian at most ½, hence the factor √2."""
@@ -58,7 +59,7 @@ class Objective:
         parts = 1
         if self._workers is not None and count * dim * num_heads >= _WORTH_A_THREAD:
             parts = self._workers.count
-        step = max(64, min(_LOGITS_PER_CHUNK // num_heads, self.samples.max_values // dim) // parts)
+        step = max(64, min(self._max_logits // num_heads, self.samples.max_values // dim) // parts)
         if self._workers is None or parts == 1:
             return sums(_chunks(0, count, step))
         edges = [count * i // parts for i in range(parts + 1)]
@@ -84,7 +85,7 @@ class Objective:
     def in_coordinates_of(self, i: int) -> Objective:
         """The same objective with every penalty in the coordinates of penalty `i`."""
         scales = self.scales[i].expand_as(self.scales)
-        return Objective(self.samples, self.labels, scales, self.penalties, self._workers)
+        return Objective(self.samples, self.labels, scales, self.penalties, self._workers, self._max_logits)
 
     def moved(self, point: torch.Tensor, i: int, j: int) -> torch.Tensor:
         """The weights of `point` (P,), in the coordinates of penalty `i`, in those of penalty `j`, (1, P)."""
@@ -92,18 +93,18 @@ class Objective:
         shaped[:, :-1] *= self.scales[i] / self.scales[j]
         return shaped.view(1, -1)
 
-    def extrapolated(self, i: int, order: Sequence[int], before: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def extrapolated(self, i: int, order: Sequence[int], before: Sequence[torch.Tensor]) -> torch.Tensor:
         """A start (1, P) for penalty `i` from the solutions `before` it in `order`: two extrapolated, or the only one.
 
         Solutions move almost linearly with log l2.
         """
         if len(before) < 2:
-            return list(before)
+            return before[-1]
         place = order.index(i)
         far, near, here = (float(self.penalties[j].log()) for j in (order[place - 2], order[place - 1], i))
         if far == near:  # two equal penalties have no direction
-            return [before[1]]
-        return [before[1] + (here - near) / (near - far) * (before[1] - before[0])]
+            return before[1]
+        return before[1] + (here - near) / (near - far) * (before[1] - before[0])
 
     def penalty_diagonal(self, i: int) -> torch.Tensor:
         """Diagonal (P,) of the penalty's Hessian: l2·scale² for each weight, 0 for each bias."""
@@ -124,7 +125,7 @@ class Objective:
                 logits = torch.mm(on_columns, chunk.T).add_(flat_biases).view(count, classes, -1)
                 probs = logits.softmax(1).view(len(flat), -1)
                 spread = probs.mul_(1 - probs)  # (A·K, B)
-                total.addmm_(spread, self.samples.squares(chunk))
+                total.addmm_(spread, self.samples.to_coordinates(chunk).square())
                 bias_total += spread.sum(1, keepdim=True)
             return total, bias_total
 
@@ -139,7 +140,7 @@ class Objective:
     def class_blocks(self, i: int, point: torch.Tensor) -> torch.Tensor:
         """The Hessian's blocks of one class each, (K, r + 1, r + 1), for penalty `i` at `point` (1, P).
 
-        For samples kept in the coordinates; the penalty itself is left out.
+        The penalty itself is left out.
         """
         weights, biases = self.unpack(torch.tensor([i], device=point.device), point)
         classes, rank = weights.shape[1:]
@@ -147,7 +148,7 @@ class Objective:
         def sums(chunks: Iterator[tuple[int, int]]) -> tuple[torch.Tensor]:
             blocks = point.new_zeros(classes, rank + 1, rank + 1)
             for start, stop in chunks:
-                chunk = self.samples.chunk(start, stop)  # (B, r)
+                chunk = self.samples.to_coordinates(self.samples.chunk(start, stop))  # (B, r)
                 probs = torch.addmm(biases[0].T, chunk, weights[0].T).softmax(1)
                 for block, spread in zip(blocks, probs.mul_(1 - probs).T, strict=True):
                     weighted = (chunk * spread[:, None]).T  # (r, B)
@@ -184,7 +185,10 @@ class Objective:
         values = losses / total + l2 / 2 * weights.square().sum((1, 2), dtype=torch.float64)
         gradients = torch.empty(count, classes, rank + 1, dtype=points.dtype, device=points.device)
         shaped = (
-            self.samples.from_columns(slope).view_as(weights).div_(total).add_(l2.to(weights)[:, None, None] * weights)
+            self.samples.to_coordinates(slope)
+            .view_as(weights)
+            .div_(total)
+            .add_(l2.to(weights)[:, None, None] * weights)
         )
         gradients[..., :-1] = shaped * self.scales[active][:, None]
         gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from richrep.errors import unknown_name_message
-from richrep.features.normalize import Normalization, row_chunks, unit_rows
+from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
+from richrep.features.rows import Features, row_chunks
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
+from richrep.heads.head import as_tensor
 
 METRICS = {
     "euclidean": "the squared distance to the mean of the class",
@@ -81,7 +83,7 @@ class PrototypesHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); -inf for a class never seen."""
-        features = self._read_features(X)
+        features = as_tensor(self._read_features(X))
         features = self.normalization_.apply(features.to(self.weight_))
         features = unit_rows(features) if self.metric == "cosine" else features
         return torch.addmm(self.bias_, features, self.weight_.T)
@@ -102,7 +104,7 @@ class PrototypesHead(EstimatorHead):
 
 
 def class_means(
-    features: torch.Tensor,
+    features: Features,
     labels: torch.Tensor,
     num_classes: int,
     normalization: Normalization | Pca,

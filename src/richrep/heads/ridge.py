@@ -13,6 +13,7 @@ from torch import nn
 from richrep.features.normalize import Normalization
 from richrep.features.pca import Pca, fit_pca, split_pca
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
+from richrep.heads.linear import linear_logits
 from richrep.heads.ridge_path import RidgePath, fit_ridge_path
 
 
@@ -101,11 +102,7 @@ class RidgeHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); larger means more likely; -inf for a class never seen."""
-        features = self._read_features(X)
-        features = features.to(self.weight_)  # the type it was fitted in; float16 would overflow in the norms
-        if not self.normalization_.folds:
-            features = self.normalization_.apply(features)
-        return torch.addmm(self.bias_, features, self.weight_.T)
+        return linear_logits(self._read_features(X), self.weight_, self.bias_, self.normalization_)
 
     def to_linear(self) -> nn.Linear:
         """The head as a layer (D -> K) on the raw features, where fine-tuning starts.

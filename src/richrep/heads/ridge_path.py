@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from richrep.features.feature_set import Block
 from richrep.features.gram import sample_gram
-from richrep.features.normalize import Moments, Normalization, fit_normalization, moments, row_chunks
+from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
+from richrep.features.rows import Features, row_chunks
 from richrep.heads.head import check_features, check_labels
 from richrep.heads.ridge_spectrum import RidgeSpectrum, spectrum_of_columns, spectrum_of_samples
 
@@ -37,7 +38,7 @@ class RidgePath:
         mean: (D,) float64, of the normalised rows.
     """
 
-    features: torch.Tensor
+    features: Features
     rows: torch.Tensor | None
     codes: torch.Tensor
     classes: torch.Tensor
@@ -134,11 +135,11 @@ class RidgePath:
     def _centred_chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         rows = max(1, _CHUNK_VALUES // self.features.shape[1])
         for start, chunk in row_chunks(self.features, self.rows, chunk_rows=rows):
-            yield start, self.normalization.apply(_widened(chunk)).to(torch.float64) - self.mean
+            yield start, self.normalization.apply(chunk).to(torch.float64) - self.mean
 
 
 def fit_ridge_path(
-    features: torch.Tensor,
+    features: Features,
     labels: torch.Tensor,
     *,
     num_classes: int,
@@ -184,7 +185,7 @@ def fit_ridge_path(
 
 
 def _moments(
-    features: torch.Tensor,
+    features: Features,
     rows: torch.Tensor | None,
     name: str,
     blocks: Sequence[Block] | None,
@@ -202,7 +203,7 @@ def _moments(
 
 
 def _slopes(
-    features: torch.Tensor,
+    features: Features,
     rows: torch.Tensor | None,
     codes: torch.Tensor,
     normalization: Normalization,
@@ -211,14 +212,9 @@ def _slopes(
     """XᵀY/N (D, K') from the sums of each class: the centred features take the mean of Y off by themselves."""
     sums = torch.zeros(int(codes.max()) + 1, len(mean), dtype=torch.float64, device=features.device)
     for start, chunk in row_chunks(features, rows, chunk_rows=max(1, _CHUNK_VALUES // len(mean))):
-        centred = normalization.apply(_widened(chunk)).to(torch.float64) - mean
+        centred = normalization.apply(chunk).to(torch.float64) - mean
         sums.index_add_(0, codes[start : start + len(chunk)], centred)
     return sums.T / len(codes)
-
-
-def _widened(chunk: torch.Tensor) -> torch.Tensor:
-    """At least float32: a norm or a product of half precision would overflow."""
-    return chunk.to(torch.promote_types(chunk.dtype, torch.float32))
 
 
 def _penalties(l2s: Sequence[float], device: torch.device) -> torch.Tensor:

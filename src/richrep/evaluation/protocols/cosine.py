@@ -8,6 +8,7 @@ import numpy as np
 
 from richrep.evaluation.protocols.protocol import Choice, distinct_angles, fit_head, select_by_grid
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.cosine import CosineHead
 
@@ -27,7 +28,9 @@ class CosineProtocol:
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The candidate of highest val accuracy."""
         options = [
             {"temperature": temperature, "normalization": normalization}
@@ -36,6 +39,6 @@ class CosineProtocol:
         ]
         return select_by_grid(CosineHead, options, trainval, train_rows, val_rows)
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> CosineHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> CosineHead:
         """Fitted on all rows."""
         return fit_head(CosineHead, trainval, choice.hyperparameters)

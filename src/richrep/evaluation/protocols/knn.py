@@ -12,6 +12,7 @@ import torch
 from richrep.evaluation.protocols.protocol import Choice, best_on_val, distinct_angles, fit_head
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.features.pca import fit_named
 from richrep.heads.knn import SMOOTHING, KnnHead, nearest, vote
@@ -37,7 +38,9 @@ class KnnProtocol:
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The candidate of highest val accuracy; one search for neighbours serves every k and temperature."""
         check_rows(train_rows, val_rows)
         rows, val = torch.as_tensor(train_rows), torch.as_tensor(val_rows)
@@ -59,6 +62,6 @@ class KnnProtocol:
                     logits = vote(*near, seen=seen, temperature=temperature, smoothing=SMOOTHING)
                     yield {"k": k, "temperature": temperature, "normalization": fitted.name}, logits
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> KnnHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> KnnHead:
         """All training images are the bank."""
         return fit_head(KnnHead, trainval, choice.hyperparameters)

@@ -9,6 +9,7 @@ import numpy as np
 from richrep.evaluation.protocols.protocol import Choice, spans
 from richrep.evaluation.selection import DEFAULT_CS, select_logistic
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.logistic import LogisticHead
 
@@ -31,13 +32,19 @@ class LogisticProtocol:
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The penalty and the normalisation of highest val accuracy; see `select_logistic`."""
-        found = select_logistic(trainval, train_rows, val_rows, cs=self.cs, normalizations=self.normalizations)
+        found = select_logistic(
+            trainval, train_rows, val_rows, cs=self.cs, normalizations=self.normalizations, memory=memory
+        )
         chosen = {"l2": found.best.l2, "normalization": found.best.normalization}
-        return Choice(chosen, found.val_logits, near=found.linear)
+        return Choice(chosen, found.val_logits, near=found.linear, solver=found.solver)
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> LogisticHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> LogisticHead:
         """Fitted on all rows, from where the selected head was."""
         head = LogisticHead(**choice.hyperparameters, blocks=spans(trainval))
-        return head.fit(trainval.features, trainval.labels, num_classes=trainval.num_classes, near=choice.near)
+        return head.fit(
+            trainval.features, trainval.labels, num_classes=trainval.num_classes, near=choice.near, memory=memory
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -20,8 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.heads.estimator import EstimatorHead
-from richrep.heads.logistic_path import Linear
+from richrep.heads.linear import Linear
 
 HeadType = TypeVar("HeadType", bound=EstimatorHead)
 
@@ -34,11 +35,13 @@ class Choice:
         hyperparameters: as the record states them; keywords of the head.
         val_logits: (N_val, K) of the chosen candidate, fitted on train alone.
         near: weights (K, D) and biases (K,) from which the refit may start; they change its time, not its result.
+        solver: how the head is solved, where there are several ways; see `solve_logistic_path`.
     """
 
     hyperparameters: dict[str, Any]
     val_logits: torch.Tensor
     near: Linear | None = None
+    solver: dict[str, Any] = field(default_factory=dict)
 
 
 class ProbeProtocol(Protocol):
@@ -61,11 +64,13 @@ class ProbeProtocol(Protocol):
         """Of every class of train goes to val, when the data set stores none."""
         ...
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The best hyper-parameters on val, the candidates fitted on train."""
         ...
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> EstimatorHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> EstimatorHead:
         """The head with the chosen hyper-parameters, fitted on all of `trainval`."""
         ...
 

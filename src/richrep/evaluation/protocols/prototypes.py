@@ -8,6 +8,7 @@ import numpy as np
 
 from richrep.evaluation.protocols.protocol import Choice, fit_head, select_by_grid
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.prototypes import METRICS, PrototypesHead
 
@@ -29,7 +30,9 @@ class PrototypesProtocol:
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The candidate of highest val accuracy, the temperature of lowest val nll."""
         options = [
             {"metric": metric, "temperature": temperature, "normalization": normalization}
@@ -39,6 +42,6 @@ class PrototypesProtocol:
         ]
         return select_by_grid(PrototypesHead, options, trainval, train_rows, val_rows)
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> PrototypesHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> PrototypesHead:
         """Fitted on all rows."""
         return fit_head(PrototypesHead, trainval, choice.hyperparameters)

@@ -12,6 +12,7 @@ import torch
 from richrep.evaluation.protocols.protocol import Choice, best_on_val, fit_head, spans
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.ridge import RidgeHead
 
@@ -33,7 +34,9 @@ class RidgeProtocol:
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
 
-    def select(self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray) -> Choice:
+    def select(
+        self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
+    ) -> Choice:
         """The candidate of highest val accuracy; one eigen-decomposition serves every penalty of a normalisation."""
         check_rows(train_rows, val_rows)
         train, val = trainval.take(train_rows), trainval.take(val_rows)
@@ -46,6 +49,6 @@ class RidgeProtocol:
             for head in plain.along(train.features, train.labels, ratios, num_classes=train.num_classes):
                 yield {"l2": head.l2, "normalization": normalization}, head.logits(val.features)
 
-    def refit(self, trainval: FeatureSet, choice: Choice) -> RidgeHead:
+    def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> RidgeHead:
         """Fitted on all rows, with the penalty per image that was chosen."""
         return fit_head(RidgeHead, trainval, choice.hyperparameters)

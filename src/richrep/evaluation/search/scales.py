@@ -12,6 +12,7 @@ from richrep.evaluation.search.proxy import Proxy
 from richrep.evaluation.search.strategies import Subset
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.normalize import fit_normalization, moments
+from richrep.heads.head import as_tensor
 
 FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # an l2 penalty sees the square: 1/16 to 16
 MAX_ROUNDS = 3
@@ -55,4 +56,6 @@ def unit_factors(members: Sequence[FeatureSet], train_rows: np.ndarray) -> list[
 def scaled(members: Sequence[FeatureSet], factors: Sequence[float]) -> FeatureSet:
     """The members whose factor is not 0, each times its factor, side by side."""
     pairs = [(member, factor) for member, factor in zip(members, factors, strict=True) if factor]
-    return concat_features([replace(m, features=m.features * f, key=f"{m.key} times {f!r}") for m, f in pairs])
+    return concat_features(
+        [replace(m, features=as_tensor(m.features) * f, key=f"{m.key} times {f!r}") for m, f in pairs]
+    )

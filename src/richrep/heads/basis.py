@@ -1,0 +1,68 @@
+"""Orthonormal directions of the features, given by the columns or, where there are fewer of them, by the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from richrep.features.normalize import Normalization
+from richrep.features.rows import Rows
+
+_CHUNK_VALUES = 2**20  # features turned to float64 at once
+
+
+class ColumnBasis:
+    """Directions given by the columns: for each span [start, stop) vectors (stop - start, r_b), side by side."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]], vectors: Sequence[torch.Tensor]) -> None:
+        self._spans, self._vectors = tuple(spans), tuple(vectors)
+        self._ranks = [block.shape[1] for block in vectors]
+
+    def to(self, dtype: torch.dtype) -> ColumnBasis:
+        """The same in another type."""
+        return ColumnBasis(self._spans, [vectors.to(dtype) for vectors in self._vectors])
+
+    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (A, r) on the coordinates -> (A, D) on the columns: W·basisᵀ."""
+        if len(self._spans) == 1:
+            return weights @ self._vectors[0].T
+        columns = weights.new_empty(len(weights), self._spans[-1][1])
+        parts = torch.split(weights, self._ranks, dim=1)
+        for (start, stop), part, vectors in zip(self._spans, parts, self._vectors, strict=True):
+            columns[:, start:stop] = part @ vectors.T
+        return columns
+
+    def to_coordinates(self, values: torch.Tensor) -> torch.Tensor:
+        """Features, or derivatives by the columns, (A, D) -> (A, r): X·basis."""
+        if len(self._spans) == 1:
+            return values @ self._vectors[0]
+        coordinates = values.new_empty(len(values), sum(self._ranks))
+        parts = torch.split(coordinates, self._ranks, dim=1)  # views
+        for (start, stop), part, vectors in zip(self._spans, parts, self._vectors, strict=True):
+            part.copy_(values[:, start:stop] @ vectors)
+        return coordinates
+
+
+class SampleBasis:
+    """Directions given by the samples (N < D): basis of the columns = Xᵀ·vectors, vectors (N, r), X centred."""
+
+    def __init__(self, rows: Rows, normalization: Normalization, mean: torch.Tensor, vectors: torch.Tensor) -> None:
+        self._rows, self._normalization, self._mean, self._vectors = rows, normalization, mean, vectors
+
+    def to_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (A, r) on the coordinates -> (A, D) float64 on the columns, in one reading of the features."""
+        on_samples = weights.to(torch.float64) @ self._vectors.T  # (A, N)
+        columns = on_samples.new_zeros(len(weights), len(self._mean))
+        for start, centred in centred_chunks(self._rows, self._normalization, self._mean):
+            columns += on_samples[:, start : start + len(centred)] @ centred
+        return columns
+
+
+def centred_chunks(
+    rows: Rows, normalization: Normalization, mean: torch.Tensor, *, chunk_rows: int | None = None, first: int = 0
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(offset, normalised and centred features (B, D) float64) over the rows from `first` on."""
+    step = chunk_rows or max(1, _CHUNK_VALUES // rows.shape[1])
+    for start in range(first, len(rows), step):
+        yield start, normalization.apply(rows[start : start + step]).to(torch.float64) - mean
