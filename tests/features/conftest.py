@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -30,7 +31,7 @@ class CountingStore:
     """Random pixels in memory; counts what is decoded.
 
     `bad` positions cannot be decoded; those in `broken` raise RuntimeError, as a disk that fails would; `delay_s` makes
-    decoding slow.
+    decoding slow; `begin` is called before the first image is decoded.
     """
 
     def __init__(self, size: int, *, seed: int = 0, delay_s: float = 0.0) -> None:
@@ -39,6 +40,7 @@ class CountingStore:
         self.decoded: Counter[int] = Counter()
         self.bad: set[int] = set()
         self.broken: set[int] = set()
+        self.begin: Callable[[], object] = lambda: None
         self._delay_s = delay_s
         self._lock = threading.Lock()
 
@@ -47,7 +49,9 @@ class CountingStore:
 
     def load(self, position: int) -> Image.Image:
         with self._lock:
+            begin = (lambda: None) if self.decoded else self.begin
             self.decoded[position] += 1
+        begin()
         if position in self.broken:
             raise RuntimeError(f"the disk fails at {position}")
         if position in self.bad:

@@ -358,6 +358,9 @@ def test_clear_leaves_an_entry_that_is_being_written_and_says_so(tiny, cache, ca
 
 def test_two_extractions_of_the_same_share_the_blocks(tiny, cache) -> None:
     splits = [tiny.make_split(120, delay_s=0.005) for _ in range(2)]
+    both_have_begun = threading.Barrier(2, timeout=60)
+    for split in splits:
+        split.images.begin = both_have_begun.wait
     threads = [
         threading.Thread(target=extract_features, args=(tiny.make_backbone(), split), kwargs={"cache": cache})
         for split in splits

@@ -78,7 +78,7 @@ def test_the_path_grows_by_one_member_and_says_what_it_costs_and_gains(records) 
 def test_the_chosen_is_the_best_on_val_of_all_that_were_probed(records) -> None:
     details = records[-1].search
     probed = [*details["path"], *details["shortlist"]]
-    assert len(details["shortlist"]) == 2
+    assert len(details["shortlist"]) >= 2
     best = max(step["val"] for step in probed)
     (chosen,) = [step for step in probed if step["members"] == details["chosen"]]
     assert chosen["val"] == best == records[-1].score("val", "accuracy")

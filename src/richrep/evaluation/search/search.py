@@ -19,6 +19,7 @@ from richrep.evaluation.search.probes import Probes
 from richrep.evaluation.search.proxy import Proxy, make_proxy
 from richrep.evaluation.search.records import make_records
 from richrep.evaluation.search.scales import scaled, search_scales, unit_factors
+from richrep.evaluation.search.shortlist import probe_shortlist
 from richrep.evaluation.search.strategies import MAX_EXHAUSTIVE, STRATEGIES, Scored, Subset, too_many_message
 from richrep.evaluation.selection import DEFAULT_CS
 from richrep.evaluation.task import (
@@ -41,7 +42,8 @@ class SearchProtocol:
         name: of the full probe.
         strategy: a key of STRATEGIES; beam_width: of "beam".
         max_members: of the chosen subset.
-        shortlist: subsets that are probed in full besides the best of every size.
+        shortlist: subsets that are probed in full besides the best of every size, and in every step from there to a
+            better neighbour; see `probe_shortlist`.
         learn_scales: also search a scale for every member, and probe the members so scaled.
         max_dims: principal components of a member that the proxy sees.
         cs, normalizations, val_fraction: of the full probe, as in LogisticProtocol.
@@ -83,9 +85,10 @@ def search(
 ) -> list[Record]:
     """The subset of many networks that is best together on val, and what it scores on test.
 
-    The strategy asks for subsets, which the proxy scores on val; the best of every size and a short list are probed in
-    full on val; the best of those is refitted on train and val. Test is scored for it and for the controls after all
-    choices are made. The val accuracy of the best of many is optimistic, the test accuracy is not.
+    The strategy asks for subsets, which the proxy scores on val; the best of every size, a short list and the
+    neighbours of the best are probed in full on val; the best of those is refitted on train and val. Test is scored for
+    it and for the controls after all choices are made. The val accuracy of the best of many is optimistic, the test
+    accuracy is not.
 
     Args:
         backbones, dataset, seed, train_size, … on_failure: as for `probe`.
@@ -145,19 +148,23 @@ def _choose(features: TaskFeatures, protocol: SearchProtocol, say: Callable[[str
     STRATEGIES[protocol.strategy](scored, max_members=limit, beam_width=protocol.beam_width)
     search_s = time.perf_counter() - start
     say(f"{len(scored.values)} subsets by the proxy ({proxy.describe()}): {search_s:.1f} s")
-    path = [subset for subset in scored.path() if len(subset) <= limit]
-    extra = scored.best((s for s in scored.values if len(s) <= limit and s not in path), protocol.shortlist)
     probes = Probes(features.trainval, features.test, *rows, cs=protocol.cs, normalizations=protocol.normalizations)
-    for subset in [*path, *extra]:
+
+    def probed(subset: Subset) -> float:
         accuracy = probes.val_accuracy(subset)
         names = " + ".join(features.backbones[i].name for i in subset)
         say(f"val {100 * accuracy:.2f} % (proxy {100 * scored.values[subset]:.2f} %): {names}")
-    (chosen,) = Scored(probes.val_accuracy, scored.dims).best([*path, *extra])
+        return accuracy
+
+    full = Scored(probed, scored.dims)
+    path = probe_shortlist(scored, full, max_members=limit, shortlist=protocol.shortlist)
+    (chosen,) = full.best(full.values)
+    extra = [subset for subset in full.best(full.values, len(full.values)) if subset not in path]
     soft = _learn_scales(features, protocol, proxy, chosen, say) if protocol.learn_scales else None
     controls = [*((i,) for i in range(len(features.backbones))), tuple(range(len(features.backbones)))]
     say(f"val {100 * max(map(probes.val_accuracy, controls[:-1])):.2f} %: the best member alone")
     say(f"val {100 * probes.val_accuracy(controls[-1]):.2f} %: all members together")
-    return Found(scored, proxy, probes, tuple(path), tuple(extra), chosen, soft, search_s)
+    return Found(scored, proxy, probes, path, tuple(extra), chosen, soft, search_s)
 
 
 def _learn_scales(

@@ -1,0 +1,44 @@
+"""The short list, on scores that are known for every subset."""
+
+from itertools import combinations
+
+from richrep.evaluation.search.shortlist import neighbours, probe_shortlist
+from richrep.evaluation.search.strategies import Scored, Subset, beam
+
+EVERYTHING = [subset for size in (1, 2, 3, 4) for subset in combinations(range(4), size)]
+
+
+def test_neighbours_gain_lose_or_exchange_one_member() -> None:
+    assert sorted(neighbours((0, 2), 4)) == [(0,), (0, 1), (0, 1, 2), (0, 2, 3), (0, 3), (1, 2), (2,), (2, 3)]
+    assert sorted(neighbours((1,), 3)) == [(0,), (0, 1), (1, 2), (2,)]  # the empty set is none
+
+
+def scores(best: Subset) -> dict[Subset, float]:
+    """Larger the fewer members differ from `best`."""
+    return {subset: -float(len(set(subset) ^ set(best))) for subset in EVERYTHING}
+
+
+def test_the_best_is_found_from_afar_where_each_step_is_better() -> None:
+    proxy = Scored(scores((0, 1)).__getitem__, [1] * 4)  # misleads: the truth lies elsewhere
+    beam(proxy, max_members=4, beam_width=1)
+    full = Scored(scores((2, 3)).__getitem__, [1] * 4)
+    path = probe_shortlist(proxy, full, max_members=4, shortlist=8)
+    assert full.best(full.values) == [(2, 3)]
+    assert path == ((0,), (0, 1), (0, 1, 2), (0, 1, 2, 3))  # the proxy's, whatever was found later
+    assert set(path) <= full.values.keys()
+
+
+def test_no_short_list_probes_the_path_alone() -> None:
+    proxy = Scored(scores((0, 1)).__getitem__, [1] * 4)
+    beam(proxy, max_members=3, beam_width=1)
+    full = Scored(scores((2, 3)).__getitem__, [1] * 4)
+    path = probe_shortlist(proxy, full, max_members=3, shortlist=0)
+    assert set(path) == full.values.keys() and len(path) == 3
+
+
+def test_no_subset_larger_than_allowed_is_probed() -> None:
+    proxy = Scored(scores((0, 1, 2, 3)).__getitem__, [1] * 4)
+    beam(proxy, max_members=4, beam_width=2)
+    full = Scored(scores((0, 1, 2, 3)).__getitem__, [1] * 4)
+    probe_shortlist(proxy, full, max_members=2, shortlist=8)
+    assert max(map(len, full.values)) == 2
