@@ -33,8 +33,8 @@ def make_record(num_members: int = 3, *, shortlist=(), chosen=(0, 2), scales=Non
         "shortlist": list(shortlist),
         "cka": cka,
         "chosen_members": [
-            {"member": 0, "importance": 3.0, "proxy_marginal_gain": 0.021},
-            {"member": 2, "importance": 1.0, "proxy_marginal_gain": None},
+            {"member": 0, "importance": 3.0, "marginal_gain": 0.021},
+            {"member": 2, "importance": 1.0, "marginal_gain": None},
         ],
         "scales": scales,
         "note": "The val accuracy is optimistic.",
@@ -73,12 +73,6 @@ def test_the_path_has_a_row_a_size_and_marks_the_chosen() -> None:
     (two,) = [line for line in lines if "+ net2" in line]
     assert two.split()[:4] == ["*2", "+", "net2", "128"]
     assert two.split()[-3:] == ["+0.0", "–", "+10.0"]
-
-
-def test_a_chosen_subset_off_the_path_gets_its_row() -> None:
-    extra = make_step([1, 2], [1, 2], 0.9)
-    text = printed(make_record(shortlist=[extra], chosen=(1, 2)))
-    assert "*2  + net1" in text.replace("   ", "  ") and "90.00" in text
 
 
 def test_a_path_that_is_not_nested_says_who_left() -> None:

@@ -59,6 +59,7 @@ def search(
     on_bad_image: options.OnBadImage = "stop",
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
+    fast_decode: options.FastDecode = False,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
@@ -123,6 +124,7 @@ def search(
             on_bad_image=on_bad_image,
             engine=engine,
             precision=precision,  # type: ignore[arg-type]  # the library checks it
+            fast_decode=fast_decode,
             progress=progress,
             on_record=keep,
             on_failure=fail,

@@ -40,7 +40,7 @@ def render_search(record: Record, *, width: int = 100) -> Group:
         ("Path: accuracy on val as members join (* chosen)", _path_table(details)),
         _plot(details),
         ("Redundancy: linear CKA", _cka_table(details, width)),
-        ("Chosen members: share of the head's weight, and val points lost without them (proxy)", _shares(details)),
+        ("Chosen members: share of the head's weight, and val points lost without them", _shares(details)),
     ):
         parts += [Text(caption, style="bold"), table, Text("")]
     return Group(*parts, *map(Text, sentences(record)))
@@ -91,8 +91,7 @@ def _path_table(details: dict[str, Any]) -> Table:
     """A row for every size, the chosen one marked."""
     titles = ("", "member", "features", "parameters", "proxy\nval %", "val %", "95 %\ninterval", "gain\n95 %")
     table = _table(*titles)
-    others = [step for step in details["shortlist"] if step["members"] == details["chosen"]]
-    for step in [*details["path"], *others]:
+    for step in details["path"]:
         table.add_row(
             f"{'*' if step['members'] == details['chosen'] else ''}{len(step['members'])}",
             Text(_change(step, details["members"])),
@@ -145,7 +144,7 @@ def _shares(details: dict[str, Any]) -> Table:
     table = _table("member", "importance", "loss without")
     total = sum(row["importance"] for row in details["chosen_members"]) or 1.0
     for row in details["chosen_members"]:
-        lost = row["proxy_marginal_gain"]
+        lost = row["marginal_gain"]
         table.add_row(
             Text(wrap_name(details["members"][row["member"]], NAME_WIDTH)),
             f"{100 * row['importance'] / total:.1f} %",

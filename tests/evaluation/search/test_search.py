@@ -131,7 +131,7 @@ def test_redundancy_and_importance_are_in_the_record(records) -> None:
     cka = torch.tensor(details["cka"])
     assert cka.shape == (4, 4) and torch.allclose(cka.diagonal(), torch.ones(4)) and torch.equal(cka, cka.T)
     assert [row["member"] for row in details["chosen_members"]] == details["chosen"]
-    assert all(row["importance"] > 0 and row["proxy_marginal_gain"] is not None for row in details["chosen_members"])
+    assert all(row["importance"] > 0 and row["marginal_gain"] is not None for row in details["chosen_members"])
 
 
 def test_records_survive_json_and_the_disk_and_others_hold_no_empty_search(records, tmp_path) -> None:

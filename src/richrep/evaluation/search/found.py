@@ -24,7 +24,7 @@ class Found:
 
     Attributes:
         scored: every subset the proxy scored.
-        probes: full probes of `path`, the best subset of every size, and of `extra`, the rest of the short list.
+        probes: full probes of `path`, the best subset of every size in full, and of `extra`, the others, best first.
         chosen: the best of those on val.
         soft: with learned scales, when asked for.
         search_s: time of proxy and strategy.

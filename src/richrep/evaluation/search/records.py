@@ -193,7 +193,7 @@ class _Writer:
         return step
 
     def _chosen_members(self) -> list[dict[str, Any]]:
-        """For each chosen member the importance of its block, and by the proxy what is lost on val without it."""
+        """For each chosen member the importance of its block, and what the full probe loses on val without it."""
         found, chosen = self.found, self.found.chosen
         head = found.probes.score(chosen).head
         trainval = [self.features.trainval[i] for i in chosen]
@@ -205,8 +205,8 @@ class _Writer:
         rows = []
         for i, importance in zip(chosen, importances, strict=True):
             rest = tuple(j for j in chosen if j != i)
-            marginal = found.proxy.score(chosen) - found.proxy.score(rest) if rest else None
-            rows.append({"member": i, "importance": importance, "proxy_marginal_gain": marginal})
+            gain = found.probes.val_accuracy(chosen) - found.probes.val_accuracy(rest) if rest else None
+            rows.append({"member": i, "importance": importance, "marginal_gain": gain})
         return rows
 
     def _scales(self) -> dict[str, Any] | None:

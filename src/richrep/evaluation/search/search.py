@@ -42,8 +42,8 @@ class SearchProtocol:
         name: of the full probe.
         strategy: a key of STRATEGIES; beam_width: of "beam".
         max_members: of the chosen subset.
-        shortlist: subsets that are probed in full besides the best of every size, and in every step from there to a
-            better neighbour; see `probe_shortlist`.
+        shortlist: subsets that are probed in full besides the members and the best of every size, and again in every
+            step from there to a better neighbour; see `probe_shortlist`.
         learn_scales: also search a scale for every member, and probe the members so scaled.
         max_dims: principal components of a member that the proxy sees.
         cs, normalizations, val_fraction: of the full probe, as in LogisticProtocol.
@@ -157,13 +157,14 @@ def _choose(features: TaskFeatures, protocol: SearchProtocol, say: Callable[[str
         return accuracy
 
     full = Scored(probed, scored.dims)
-    path = probe_shortlist(scored, full, max_members=limit, shortlist=protocol.shortlist)
-    (chosen,) = full.best(full.values)
+    probe_shortlist(scored, full, max_members=limit, shortlist=protocol.shortlist)
+    path = tuple(full.path())
+    (chosen,) = full.best(path)
     extra = [subset for subset in full.best(full.values, len(full.values)) if subset not in path]
     soft = _learn_scales(features, protocol, proxy, chosen, say) if protocol.learn_scales else None
-    controls = [*((i,) for i in range(len(features.backbones))), tuple(range(len(features.backbones)))]
-    say(f"val {100 * max(map(probes.val_accuracy, controls[:-1])):.2f} %: the best member alone")
-    say(f"val {100 * probes.val_accuracy(controls[-1]):.2f} %: all members together")
+    everything = tuple(range(len(features.backbones)))
+    say(f"val {100 * probes.val_accuracy(path[0]):.2f} %: the best member alone")
+    say(f"val {100 * probes.val_accuracy(everything):.2f} %: all members together")
     return Found(scored, proxy, probes, path, tuple(extra), chosen, soft, search_s)
 
 

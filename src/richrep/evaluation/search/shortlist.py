@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 from richrep.evaluation.search.strategies import Scored, Subset
 
 
-def probe_shortlist(proxy: Scored, full: Scored, *, max_members: int, shortlist: int) -> tuple[Subset, ...]:
+def probe_shortlist(proxy: Scored, full: Scored, *, max_members: int, shortlist: int) -> None:
     """Scores in full what is promising, and goes on from the best of it until no neighbour is better.
 
-    First the best subset of every size and the next `shortlist` by the proxy. Then, again and again, of the neighbours
-    of the best in full the best `shortlist` by the proxy: the proxy finds the region, the full probe the place in it.
+    First every member alone, the best subset of every size and the next `shortlist` by the proxy. Then, again and
+    again, what is left of the best without one of its members, and of its other neighbours the best `shortlist` by the
+    proxy: the proxy finds the region, the full probe the place in it. So no member of the best is one too many.
 
     Args:
         proxy: scored by a strategy; neighbours are added.
         full: the score that decides; what it has scored in the end is all that may be chosen.
-        shortlist: 0 probes the path alone.
-
-    Returns:
-        The path: the best subset of every size by the proxy, smallest first, all of them scored in full.
     """
+    members = [(i,) for i in range(len(proxy.dims))]
     path = [subset for subset in proxy.path() if len(subset) <= max_members]
     others = [subset for subset in proxy.values if len(subset) <= max_members and subset not in path]
-    (best,) = full.best([*path, *proxy.best(others, shortlist)])
+    first = {*proxy.best(members, len(members)), *path, *proxy.best(others, shortlist)}
+    (best,) = full.best(first)
     while True:
-        around = [s for s in neighbours(best, len(proxy.dims)) if len(s) <= max_members and s not in full.values]
-        full.best(proxy.best(around, shortlist))
+        fewer = list(_without_one(best))
+        around = [s for s in neighbours(best, len(members)) if len(s) <= max_members and s not in full.values]
+        full.best({*proxy.best(fewer, len(fewer)), *proxy.best(around, shortlist)})
         (better,) = full.best(full.values)
         if better == best:
-            return tuple(path)
+            return
         best = better
 
 
 def neighbours(subset: Subset, count: int) -> Iterator[Subset]:
     """The subsets of `count` members that differ from `subset` by one member that joins, leaves or is exchanged."""
     outside = [i for i in range(count) if i not in subset]
-    for i in outside:
-        yield tuple(sorted((*subset, i)))
-    for leaving in subset:
-        rest = tuple(i for i in subset if i != leaving)
-        if rest:
-            yield rest
-        for i in outside:
-            yield tuple(sorted((*rest, i)))
+    yield from _without_one(subset)
+    for rest in (subset, *combinations(subset, len(subset) - 1)):
+        yield from (tuple(sorted((*rest, i))) for i in outside)
+
+
+def _without_one(subset: Subset) -> Iterator[Subset]:
+    return combinations(subset, len(subset) - 1) if len(subset) > 1 else iter(())
