@@ -47,6 +47,15 @@ def test_mistakes_are_one_message_and_exit_code_2(cli, checkpoints, sizes) -> No
     assert outcome.code == 2 and "Unknown score 'logm'. Did you mean 'logme'" in outcome.message
     outcome = cli("rank", "-b", checkpoints[0], *sizes, "--protocol", "kn")
     assert outcome.code == 2 and "Unknown protocol 'kn'. Did you mean 'knn'" in outcome.message
+    outcome = cli("rank", "-b", checkpoints[0], *sizes, "--memory-limit", "9MB")
+    assert outcome.code == 2 and "limit of 9 MB is too small" in outcome.message
+
+
+def test_a_memory_limit_holds_for_the_probes(cli, checkpoints, sizes) -> None:
+    outcome = cli("rank", "-b", checkpoints[0], *sizes, "--protocol", "ridge", "--memory-limit", "100MB", "--json", "-")
+    assert outcome.code == 0
+    (probed,) = (record for record in json.loads(outcome.out)["records"] if record["kind"] == "probe")
+    assert probed["solver"]["memory_limit"] == 100_000_000 and probed["solver"]["side"] == "columns"
 
 
 def test_scores_are_listed_with_what_they_are(cli) -> None:

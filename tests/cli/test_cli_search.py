@@ -38,6 +38,14 @@ def test_json_on_stdout_is_alone_there(cli, three, tmp_path) -> None:
     assert records == [json.loads(path.read_text()) for path in sorted((tmp_path / "runs").glob("*.json"))]
 
 
+def test_a_memory_limit_is_in_the_records_of_the_probes(cli, three) -> None:
+    outcome = cli("search", *three, "--memory-limit", "100MB", "--json", "-")
+    assert outcome.code == 0
+    for record in json.loads(outcome.out)["records"]:
+        limit = None if record["kind"] == "ensemble" else 100_000_000  # the ensemble is of several heads
+        assert record["solver"].get("memory_limit") == limit
+
+
 def test_a_second_run_decodes_no_image_and_another_strategy_reads_the_same_features(cli, three, monkeypatch) -> None:
     assert cli("search", *three).code == 0
     monkeypatch.setattr("richrep.data.stores.ArrayStore.load", None)
@@ -53,6 +61,7 @@ def test_a_second_run_decodes_no_image_and_another_strategy_reads_the_same_featu
         (["--layer", "layer22"], "Unknown layer 'layer22'. Did you mean"),
         (["--normalization", "l3"], "Unknown normalization 'l3'"),
         (["--max-members", 0], "--max-members"),
+        (["--memory-limit", "9MB"], "limit of 9 MB is too small"),
         (["-b", "random/test_resnet"], "are the same network with the same preprocessing. Give each once."),
     ],
 )

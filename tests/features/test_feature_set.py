@@ -84,6 +84,15 @@ def test_take_copies() -> None:
     assert features.features.tolist() == [[10], [11]]
 
 
+def test_rows_too_large_to_be_copied_stay_where_they_are() -> None:
+    features = make_features("one", [[10.0, 11.0], [20.0, 21.0]], [0, 1])
+    copied, apart = (features.take(np.array([1]), max_bytes=size) for size in (8, 7))  # 1 row of 2 values of 4 bytes
+    assert isinstance(copied.features, torch.Tensor) and isinstance(apart.features, Rows)
+    assert apart.features.members == (features.features,)  # the same tensor, not a copy
+    assert torch.equal(apart.features[:], copied.features)
+    assert (apart.labels.tolist(), apart.key) == ([1], copied.key)
+
+
 def test_take_with_a_mask_picks_the_true_rows() -> None:
     features = make_features("one", [[10.0, 11.0, 12.0]], [0, 1, 2])
     assert features.take(np.array([True, False, True])).labels.tolist() == [0, 2]

@@ -1,10 +1,14 @@
 """Gram matrices add under concatenation; linear CKA by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from richrep.features.gram import cka_of_columns, cka_of_samples, column_gram, sample_gram
+from richrep.features.gram import cka_of_columns, cka_of_samples, column_gram, sample_gram, take_apart
+from richrep.features.memory import FRUGAL
 from richrep.features.normalize import fit_normalization, moments
+from richrep.features.rows import as_rows
 
 
 def draw(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -17,7 +21,8 @@ def centred(features: torch.Tensor) -> torch.Tensor:
 
 def gram_of(features: torch.Tensor, rows: torch.Tensor | None = None, **options) -> torch.Tensor:
     stats = moments(features, rows, with_gram=False)
-    return sample_gram(features, rows, normalization=fit_normalization("none", stats), mean=stats.mean, **options)
+    normalization = fit_normalization("none", stats)
+    return sample_gram(as_rows(features, rows), normalization=normalization, mean=stats.mean, **options)
 
 
 def test_grams_of_samples_add_under_concatenation() -> None:
@@ -26,12 +31,20 @@ def test_grams_of_samples_add_under_concatenation() -> None:
     torch.testing.assert_close(gram_of(one), centred(one) @ centred(one).T)
 
 
-def test_grams_of_samples_by_blocks_of_columns_and_by_rows(monkeypatch) -> None:
+@pytest.mark.parametrize("pair_values", [1, 14, 24, 2**22])  # chunks of 1, 2, 3 and all rows
+def test_grams_of_some_samples_by_pairs_of_chunks(pair_values: int) -> None:
     features, rows = draw(9, 7), torch.tensor([8, 2, 3, 5])
-    whole = gram_of(features[rows])
-    monkeypatch.setattr("richrep.features.gram._BLOCK_VALUES", 8)  # 2 columns of 4 rows
-    torch.testing.assert_close(gram_of(features, rows), whole)
-    torch.testing.assert_close(gram_of(features, rows, dtype=torch.float32).double(), whole, rtol=1e-4, atol=1e-5)
+    expected = centred(features[rows]) @ centred(features[rows]).T
+    torch.testing.assert_close(gram_of(features, rows, memory=replace(FRUGAL, pair_values=pair_values)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gram_matrix_is_put_together_from_what_it_was_taken_apart_into(dtype: torch.dtype) -> None:
+    gram = (draw(9, 4).T @ draw(9, 4)).to(dtype)
+    values, vectors = take_apart(gram.clone())
+    assert (values.diff() >= 0).all() and values.dtype == dtype
+    torch.testing.assert_close(vectors * values @ vectors.T, gram)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(4, dtype=dtype), rtol=1e-5, atol=1e-5)
 
 
 def test_the_gram_of_columns_of_some_members_is_a_part_of_the_gram_of_all() -> None:

@@ -1,6 +1,7 @@
 """k nearest neighbours against scikit-learn's, by hand, and in chunks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+from richrep.errors import RichrepError
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.pca import fit_named
 from richrep.heads import knn
 from richrep.heads.knn import KnnHead, nearest, vote
@@ -70,29 +73,31 @@ def test_three_votes_by_hand() -> None:
     torch.testing.assert_close(head.set_params(smoothing=1.0).logits(query).exp(), smooth)
 
 
-@pytest.mark.parametrize(("similarities", "bank"), [(50, 2**21), (2**22, 64 * 7), (300, 64 * 5)])
-def test_chunks_of_either_side_change_nothing(digits, similarities: int, bank: int, monkeypatch) -> None:
+# chunks of the bank of 1, 7 and all 400 rows; 3, 11 and all 200 queries ready at once
+@pytest.mark.parametrize(("chunk_values", "ready"), [(64, 3), (64 * 7, 11), (64 * 7, 200), (2**21, 2**20)])
+def test_chunks_of_either_side_change_nothing(digits, chunk_values: int, ready: int) -> None:
     train, labels, new, _ = digits
     whole = KnnHead().fit(train, labels).logits(new)
-    monkeypatch.setattr(knn, "_SIMILARITIES", similarities)
-    monkeypatch.setattr(knn, "_BANK_VALUES", bank)
-    torch.testing.assert_close(KnnHead().fit(train, labels).logits(new), whole, rtol=1e-10, atol=1e-10)
+    memory = replace(FRUGAL, chunk_values=chunk_values, rotated=ready * 64 * 24)
+    parts = KnnHead().fit(train, labels, memory=memory).logits(new)
+    torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-10)
 
 
-def test_only_a_chunk_of_similarities_is_held_at_once(monkeypatch) -> None:
-    """60,000 queries against 3,000 rows would be 180 million similarities at once."""
-    sizes = []
+def test_the_bank_is_read_once_for_all_queries_that_are_ready(digits, monkeypatch) -> None:
+    train, labels, new, _ = digits
+    sizes: list[int] = []
     unit_rows = knn.unit_rows
+    monkeypatch.setattr(knn, "unit_rows", lambda values: sizes.append(len(values)) or unit_rows(values))
+    memory = replace(FRUGAL, chunk_values=64 * 100, rotated=150 * 64 * 24)
+    KnnHead().fit(train, labels, memory=memory).logits(new)
+    assert sizes == [150, 100, 100, 100, 100, 50, 100, 100, 100, 100]  # of 200 queries, and of a bank of 400
 
-    def watched(values: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(values))
-        return unit_rows(values)
 
-    monkeypatch.setattr(knn, "unit_rows", watched)
-    generator = torch.Generator().manual_seed(0)
-    bank, queries = torch.randn(3000, 2, generator=generator), torch.randn(60_000, 2, generator=generator)
-    nearest(queries, bank, fit_named("none", bank), k=5)
-    assert 3000 in sizes and max(size for size in sizes if size != 3000) * 3000 <= knn._SIMILARITIES
+def test_a_limit_too_small_for_the_neighbours_says_what_would_do() -> None:
+    bank = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    # 1,000 neighbours of 2,000 images, 32 bytes each, are 64 MB, 35 % of 183 MB
+    with pytest.raises(RichrepError, match=r"finding 1,000 neighbours of 2,000 images takes 64 MB, so at least 184 MB"):
+        nearest(bank, bank, fit_named("none", bank), k=1000, memory=MemoryBudget.of("150MB"))
 
 
 def test_rows_equal_a_copy_of_those_rows(digits) -> None:

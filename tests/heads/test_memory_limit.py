@@ -10,9 +10,11 @@ import pytest
 PROGRAM = """
     import sys, threading, time
     import numpy, torch
+    from richrep.evaluation.protocols import PROTOCOLS
     from richrep.evaluation.selection import select_logistic
     from richrep.features.feature_set import Block, FeatureSet
     from richrep.features.memory import MemoryBudget
+    from richrep.features.rows import Rows
     from richrep.heads.logistic_path import fit_logistic_path
 
     torch.set_num_threads(1)
@@ -51,9 +53,23 @@ PROGRAM = """
             memory=MemoryBudget.of(limit),
         )
 
+    def tune(name, features, labels, classes, limit):
+        whole = FeatureSet(features, labels, classes, (Block("all", 0, features.shape[1]),), key="test")
+        rows, memory = numpy.arange(len(labels)), MemoryBudget.of(limit)
+        protocol = PROTOCOLS[name](normalizations=("standard",))
+        choice = protocol.select(whole, rows[rows % 400 > 0], rows[rows % 400 == 0], memory=memory)
+        head = protocol.refit(whole, choice, memory=memory)
+        few = whole.take(rows[:300], max_bytes=0)
+        return (head.logits(few.features).argmax(1) == few.labels).double().mean()
+
     fit_logistic_path(torch.randn(200, 8), torch.arange(200) % 2, num_classes=2, l2s=[1.0])  # libraries are loaded
     count, dim, classes = map(int, sys.argv[1:4])
     features, labels = map_features("features.bin", count, dim, classes)
+    if len(sys.argv) > 5:
+        apart = Rows(features.split(dim // 2, dim=1))
+        peak, accuracy = peak_of(lambda: tune(sys.argv[5], apart, labels, classes, sys.argv[4]))
+        print(peak, "accuracy", round(100 * float(accuracy)))
+        sys.exit()
     peak, selection = peak_of(lambda: select(features, labels, classes, sys.argv[4]))
     assert selection.best.converged
     print(peak, selection.solver["samples"], selection.solver["penalties_at_once"])
@@ -81,4 +97,12 @@ def test_features_larger_than_the_limit_are_streamed_below_it(tmp_path: Path) ->
     # 40,000 x 512 values are 41 MB on the disk, 82 MB in float32, and rotated as much again
     peak_mb, samples, together = measure(tmp_path, 40_000, 512, 5, "100MB")
     assert (samples, together) == ("streamed", 5)
+    assert peak_mb <= 100
+
+
+@pytest.mark.parametrize("protocol", ["ridge", "knn"])
+def test_members_larger_than_the_limit_are_neither_joined_nor_copied(tmp_path: Path, protocol: str) -> None:
+    # 120,000 x 2 x 128 values are 61 MB on the disk, 123 MB in float32
+    peak_mb, _, accuracy = measure(tmp_path, 120_000, 256, 5, "100MB", protocol)
+    assert accuracy > 95
     assert peak_mb <= 100

@@ -1,12 +1,16 @@
 """The penalty path of ridge regression against scikit-learn, and leave-one-out against refits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge, RidgeCV
 from torch.nn import functional as F
 
+from richrep.errors import RichrepError
 from richrep.features.feature_set import Block
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import NORMALIZATIONS
 from richrep.heads.ridge_path import RidgePath, fit_ridge_path
 
@@ -123,8 +127,8 @@ def test_many_chunks_equal_one(monkeypatch) -> None:
         expected = whole.linear(0.1), all_leave_one_out(whole)
         with monkeypatch.context() as patch:
             patch.setattr("richrep.heads.ridge_path._CHUNK_VALUES", 21)  # 3 rows
-            patch.setattr("richrep.features.gram._BLOCK_VALUES", 80)  # 2 columns
-            parts = fit_ridge_path(features, labels, num_classes=3, side=side)
+            patch.setattr("richrep.features.normalize._CHUNK_VALUES", 21)
+            parts = fit_ridge_path(features, labels, num_classes=3, side=side, memory=replace(FRUGAL, pair_values=36))
             assert len(list(parts.leave_one_out(L2S))) > 5
             for a, b in zip(parts.linear(0.1), expected[0], strict=True):
                 torch.testing.assert_close(a, b)
@@ -156,3 +160,19 @@ def test_one_class_alone_is_refused() -> None:
     features, labels = make_data()
     with pytest.raises(ValueError, match="at least two classes, got 1 among 40 training rows"):
         fit_ridge_path(features, labels * 0, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "words"),
+    [
+        # 24 bytes for each of 1,600² values are 61 MB, 60 % of 102.4 MB; by columns and by samples
+        ((1700, 1600), 2, r"Gram matrix of 1,600 x 1,600 .* takes 61 MB, so at least 103 MB are needed"),
+        ((1600, 1700), 2, r"Gram matrix of 1,600 x 1,600 .* takes 61 MB, so at least 103 MB are needed"),
+        # 56 bytes for each of 7,000 x 100 values are 39.2 MB, 35 % of 112 MB
+        ((7000, 100), 7000, r"7,000 classes takes 39 MB, so at least 113 MB are needed"),
+    ],
+)
+def test_a_limit_too_small_says_what_would_do(shape, classes, words) -> None:
+    features, labels = torch.zeros(shape), torch.arange(shape[0]) % classes
+    with pytest.raises(RichrepError, match=words):
+        fit_ridge_path(features, labels, num_classes=classes, memory=MemoryBudget.of("100MB"))

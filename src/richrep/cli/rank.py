@@ -39,6 +39,7 @@ def rank(
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
+    memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
@@ -57,6 +58,7 @@ def rank(
     from richrep.evaluation.record_store import save_record
     from richrep.evaluation.transferability import SCORES
     from richrep.features.cache import FeatureCache
+    from richrep.features.memory import choose_budget
     from richrep.paths import default_cache_root
     from richrep.reports.rank import print_agreement_table, print_rank_table
     from richrep.reports.render import render_json, render_rich
@@ -64,6 +66,7 @@ def rank(
     console.check_writable(json)
     console.check_folder(out, "--out")
     console.check_engine(engine, precision, device)
+    choose_budget(memory_limit)  # a size that is none is said before anything is loaded
     chosen = make_protocol(protocol, None)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
@@ -97,6 +100,7 @@ def rank(
             engine=engine,
             precision=precision,  # type: ignore[arg-type]  # the library checks it
             fast_decode=fast_decode,
+            memory_limit=memory_limit,
             progress=progress,
             on_record=keep,
             on_failure=fail,

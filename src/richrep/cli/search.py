@@ -60,6 +60,7 @@ def search(
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
+    memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
     out: options.Out = options.DEFAULT_OUT,
@@ -77,6 +78,7 @@ def search(
     from richrep.evaluation.search.search import SearchProtocol
     from richrep.evaluation.search.search import search as run_search
     from richrep.features.cache import FeatureCache
+    from richrep.features.memory import choose_budget
     from richrep.features.normalize import DEFAULT_NORMALIZATIONS
     from richrep.features.pca import split_pca
     from richrep.paths import default_cache_root
@@ -86,6 +88,7 @@ def search(
     console.check_writable(json)
     console.check_folder(out, "--out")
     console.check_engine(engine, precision, device)
+    choose_budget(memory_limit)  # a size that is none is said before anything is loaded
     for name in normalization or ():
         split_pca(name)  # said before anything is loaded
     protocol = SearchProtocol(
@@ -125,6 +128,7 @@ def search(
             engine=engine,
             precision=precision,  # type: ignore[arg-type]  # the library checks it
             fast_decode=fast_decode,
+            memory_limit=memory_limit,
             progress=progress,
             on_record=keep,
             on_failure=fail,

@@ -22,7 +22,7 @@ from richrep.evaluation.task import ExtractOptions, OnFailure, TaskFeatures, ext
 from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
-from richrep.features.memory import choose_budget
+from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.heads.head import as_tensor
 
 
@@ -37,6 +37,7 @@ def rank(
     train_size: int | None = None,
     test_size: int | None = None,
     data_root: Path | str | None = None,
+    memory_limit: int | str | None = None,
     on_record: Callable[[Record], None] | None = None,
     on_failure: OnFailure | None = None,
     **extraction: Unpack[ExtractOptions],
@@ -47,6 +48,7 @@ def rank(
         scores: keys of SCORES.
         with_probe: also probe each backbone alone, which trains heads and reads test, for the true order.
         protocol: of the probes; None means the default.
+        memory_limit: of the probes, as for `probe`; the scores hold the features of one backbone in float64.
         backbones, dataset, seed and the others: as for `probe`.
 
     Returns:
@@ -59,7 +61,7 @@ def rank(
     for name in scores:
         if name not in SCORES:
             raise RichrepError(unknown_name_message("score", name, SCORES))
-    protocol = protocol or LogisticProtocol()
+    protocol, memory = protocol or LogisticProtocol(), choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     features = extract_task(
@@ -82,7 +84,8 @@ def rank(
 
     ranked = [keep(_rank_one(features, place, scores, common)) for place in range(len(features.backbones))]
     if with_probe:
-        probed = [keep(_probe_alone(features, place, protocol, common)) for place in range(len(features.backbones))]
+        places = range(len(features.backbones))
+        probed = [keep(_probe_alone(features, place, protocol, memory, common)) for place in places]
         keep(_agreement(ranked, probed, scores, protocol, common))
     return records
 
@@ -125,8 +128,10 @@ def _read_by(name: str, features: TaskFeatures, place: int) -> torch.Tensor:
     return as_tensor(features.source_logits[backbone.name].features).to(torch.float64).softmax(1)
 
 
-def _probe_alone(features: TaskFeatures, place: int, protocol: ProbeProtocol, common: dict[str, Any]) -> Record:
-    rows, memory = (features.train_rows, features.val_rows), choose_budget(None)
+def _probe_alone(
+    features: TaskFeatures, place: int, protocol: ProbeProtocol, memory: MemoryBudget, common: dict[str, Any]
+) -> Record:
+    rows = features.train_rows, features.val_rows
     one = [features.backbones[place]]
     found = measure_probe(
         one, features.trainval[place], features.test[place], rows, protocol, memory, common, features.elapsed_s

@@ -72,8 +72,13 @@ class FeatureSet:
         """D."""
         return self.features.shape[1]
 
-    def take(self, rows: np.ndarray | torch.Tensor) -> FeatureSet:
-        """The given rows (positions, or a mask of N booleans), copied, in the given order. The key says which."""
+    def take(self, rows: np.ndarray | torch.Tensor, *, max_bytes: int | None = None) -> FeatureSet:
+        """The given rows (positions, or a mask of N booleans) in the given order. The key says which.
+
+        Args:
+            max_bytes: up to this size they are copied into one tensor; larger ones stay where they are, as `Rows`. None
+                means always copied.
+        """
         index = torch.as_tensor(rows)
         if index.dtype == torch.bool:
             if index.shape != (len(self),):
@@ -86,7 +91,7 @@ class FeatureSet:
 
         return replace(
             self,
-            features=as_rows(self.features, index).joined(),
+            features=as_rows(self.features, index).joined_up_to(max_bytes),
             labels=self.labels[index],
             key=of_rows(self.key),
             images=of_rows(self.images) if self.images else "",
@@ -120,8 +125,7 @@ def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = No
         start += member.feature_dim
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
     joined = Rows([tensor for member in members for tensor in _tensors(member.features)])
-    features = joined.joined() if max_bytes is None or joined.num_bytes <= max_bytes else joined
-    return replace(first, features=features, blocks=tuple(blocks), key=key)
+    return replace(first, features=joined.joined_up_to(max_bytes), blocks=tuple(blocks), key=key)
 
 
 def _tensors(features: Features) -> Sequence[torch.Tensor]:

@@ -9,38 +9,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+import scipy.linalg
 import torch
 
-from richrep.features.normalize import Normalization
-from richrep.features.rows import Features, as_rows
-
-_BLOCK_VALUES = 2**21  # of a block that is made: 16 MiB in float64
+from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.normalize import Normalization, centred_chunks
+from richrep.features.rows import Rows
 
 
 def sample_gram(
-    features: Features,
-    rows: torch.Tensor | None = None,
-    *,
-    normalization: Normalization,
-    mean: torch.Tensor,
-    dtype: torch.dtype = torch.float64,
+    rows: Rows, *, normalization: Normalization, mean: torch.Tensor, memory: MemoryBudget = FRUGAL
 ) -> torch.Tensor:
-    """(N, N): products of the normalised rows with `mean` taken off.
+    """(N, N) float64: products of the normalised rows with `mean` taken off, by pairs of chunks of the rows.
 
     Args:
-        features: (N', D), of which `rows` (N indices) are used, or all.
         mean: (D,) float64, of the normalised features.
-        dtype: of the products and the result.
+        memory: decides how large the chunks are.
     """
-    chosen = as_rows(features, rows)
-    total = len(chosen)
-    gram = torch.zeros(total, total, dtype=dtype, device=features.device)
-    selected = normalization.apply(chosen[:])
-    step = max(1, _BLOCK_VALUES // total)
-    for start in range(0, features.shape[1], step):
-        columns = selected[:, start : start + step].to(torch.float64) - mean[start : start + step]
-        gram.addmm_(columns.to(dtype), columns.to(dtype).T)
+    total = len(rows)
+    gram = torch.empty(total, total, dtype=torch.float64, device=rows.device)
+    step = max(1, memory.pair_values // rows.shape[1])
+    for start, left in centred_chunks(rows, normalization, mean, chunk_rows=step):
+        here = slice(start, start + len(left))
+        gram[here, here] = left @ left.T
+        for offset, right in centred_chunks(rows, normalization, mean, chunk_rows=step, first=start + len(left)):
+            there = slice(offset, offset + len(right))
+            gram[here, there] = left @ right.T
+            gram[there, here] = gram[here, there].T
     return gram
+
+
+def take_apart(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues (D,), smallest first, and eigenvectors as columns (D, D) of a symmetric matrix.
+
+    Overwrites its input on the CPU: its memory becomes the eigenvectors' (LAPACK's divide and conquer in place, which
+    takes twice as much again for its work).
+    """
+    if gram.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(gram)
+        return values, vectors
+    found = scipy.linalg.eigh(gram.numpy().T, overwrite_a=True, check_finite=False, driver="evd")
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
 def column_gram(members: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from richrep.errors import RichrepError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LEAST = 100 * 10**6  # chunks of rows and of logits in flight, whatever the problem is
 _STATE_SHARE = 0.35
+_SQUARE_SHARE = 0.6
 _DEFAULT_SHARE = 0.5
 
 
@@ -26,8 +27,10 @@ class MemoryBudget:
         rotated: the features once more, in better coordinates; larger ones are read anew for every iteration.
         state: the optimiser and its results; what does not fit goes one penalty after the other.
         square: a Gram matrix being taken apart, before the optimiser begins; larger ones are taken apart by blocks.
-        kept: a Gram matrix that several normalisations share, and the val features; larger ones are made anew.
+        kept: each a Gram matrix that several normalisations share, copies of the train and of the val rows; larger ones
+            are made or read anew.
         chunk_values: numbers in a chunk of features or logits in flight; some ten bytes each.
+        pair_values: numbers in each of two chunks of features whose products are taken in float64; some 40 bytes each.
     """
 
     limit: int | None = None
@@ -36,6 +39,7 @@ class MemoryBudget:
     square: int = 28 * 8192**2
     kept: int = 8 * 8192**2
     chunk_values: int = 2**21
+    pair_values: int = 2**22
 
     @classmethod
     def of(cls, limit: int | str) -> MemoryBudget:
@@ -54,17 +58,25 @@ class MemoryBudget:
             size,
             rotated=size // 4,
             state=int(_STATE_SHARE * size),
-            square=size * 6 // 10,
+            square=int(_SQUARE_SHARE * size),
             kept=size // 10,
             chunk_values=min(cls.chunk_values, size // 100),
+            pair_values=min(cls.pair_values, size // 200),
         )
 
     def check_state(self, needed: int, what: str) -> None:
         """Raises RichrepError, with the limit that would do, when the optimiser needs more than its share."""
-        if self.limit is not None and needed > self.state:
+        self._check(needed, self.state, _STATE_SHARE, what)
+
+    def check_square(self, needed: int, what: str) -> None:
+        """The same for a Gram matrix that is taken apart whole or not at all."""
+        self._check(needed, self.square, _SQUARE_SHARE, what)
+
+    def _check(self, needed: int, allowed: int, share: float, what: str) -> None:
+        if self.limit is not None and needed > allowed:
             raise RichrepError(
                 f"A memory limit of {self.limit / 1e6:,.0f} MB is too small: {what} takes {needed / 1e6:,.0f} MB, "
-                f"so at least {needed / _STATE_SHARE / 1e6 + 1:,.0f} MB are needed. Raise --memory-limit."
+                f"so at least {needed / share / 1e6 + 1:,.0f} MB are needed. Raise --memory-limit."
             )
 
 

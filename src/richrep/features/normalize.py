@@ -7,14 +7,16 @@ A projection on principal components may follow any of them: see pca.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from richrep.errors import unknown_name_message
 from richrep.features.feature_set import Block
-from richrep.features.rows import Features, as_rows, row_chunks
+from richrep.features.rows import Features, Rows, as_rows, row_chunks
+
+_CHUNK_VALUES = 2**20  # features turned to float64 at once
 
 NORMALIZATIONS = {
     "none": "features as they are",
@@ -59,6 +61,15 @@ class Normalization:
     def fold(self, weights: torch.Tensor, biases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (…, K, D) and biases (…, K) on normalised features -> the same on raw ones; only where it folds."""
         return weights * self.scale.to(weights), biases
+
+
+def centred_chunks(
+    rows: Rows, normalization: Normalization, mean: torch.Tensor, *, chunk_rows: int | None = None, first: int = 0
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(offset, normalised and centred features (B, D) float64) over the rows from `first` on."""
+    step = chunk_rows or max(1, _CHUNK_VALUES // rows.shape[1])
+    for start in range(first, len(rows), step):
+        yield start, normalization.apply(rows[start : start + step]).to(torch.float64, copy=True).sub_(mean)
 
 
 def unit_rows(features: torch.Tensor) -> torch.Tensor:

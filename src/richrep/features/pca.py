@@ -14,7 +14,8 @@ import torch
 
 from richrep.errors import FeatureError, RichrepError, unknown_name_message
 from richrep.features.feature_set import Block
-from richrep.features.normalize import NORMALIZATIONS, Normalization, fit_normalization, moments
+from richrep.features.gram import sample_gram
+from richrep.features.normalize import NORMALIZATIONS, Normalization, centred_chunks, fit_normalization, moments
 from richrep.features.rows import Features, as_rows, row_chunks
 
 
@@ -118,9 +119,12 @@ def fit_pca(
         values, vectors = _leading(stats.gram, num_components)
         components = vectors.T
     else:
-        centred = first.apply(chosen[:]).to(torch.float64) - stats.mean
-        values, vectors = _leading(centred @ centred.T / total, num_components)
-        components = (vectors / (total * values).clamp(min=torch.finfo(torch.float64).tiny).sqrt()).T @ centred
+        gram = sample_gram(chosen, normalization=first, mean=stats.mean).div_(total)
+        values, vectors = _leading(gram, num_components)
+        on_samples = (vectors / (total * values).clamp(min=torch.finfo(torch.float64).tiny).sqrt()).T  # (C, N)
+        components = on_samples.new_zeros(len(on_samples), dim)
+        for start, centred in centred_chunks(chosen, first, stats.mean):
+            components.addmm_(on_samples[:, start : start + len(centred)], centred)
     variance = float(stats.variance.sum())
     rounding = max(total, dim) * torch.finfo(torch.float64).eps * variance
     rank = int((values > rounding).sum())

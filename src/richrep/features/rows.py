@@ -65,6 +65,10 @@ class Rows:
         picked = [member if self.index is None else member[self.index] for member in self.members]
         return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
+    def joined_up_to(self, max_bytes: int | None) -> torch.Tensor | Rows:
+        """`joined` where that is at most so large, else as they are; None means always joined."""
+        return self.joined() if max_bytes is None or self.num_bytes <= max_bytes else self
+
 
 Features = torch.Tensor | Rows
 

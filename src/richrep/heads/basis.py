@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from richrep.features.normalize import Normalization
+from richrep.features.normalize import Normalization, centred_chunks
 from richrep.features.rows import Rows
-
-_CHUNK_VALUES = 2**20  # features turned to float64 at once
 
 
 class ColumnBasis:
@@ -57,12 +55,3 @@ class SampleBasis:
         for start, centred in centred_chunks(self._rows, self._normalization, self._mean):
             columns += on_samples[:, start : start + len(centred)] @ centred
         return columns
-
-
-def centred_chunks(
-    rows: Rows, normalization: Normalization, mean: torch.Tensor, *, chunk_rows: int | None = None, first: int = 0
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """(offset, normalised and centred features (B, D) float64) over the rows from `first` on."""
-    step = chunk_rows or max(1, _CHUNK_VALUES // rows.shape[1])
-    for start in range(first, len(rows), step):
-        yield start, normalization.apply(rows[start : start + step]).to(torch.float64) - mean

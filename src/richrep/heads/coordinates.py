@@ -11,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import scipy.linalg
 import torch
 
 from richrep.features.feature_set import Block
+from richrep.features.gram import sample_gram, take_apart
 from richrep.features.memory import MemoryBudget
-from richrep.features.normalize import PER_IMAGE, Moments, Normalization, fit_normalization, moments
+from richrep.features.normalize import (
+    PER_IMAGE,
+    Moments,
+    Normalization,
+    centred_chunks,
+    fit_normalization,
+    moments,
+)
 from richrep.features.rows import Rows
-from richrep.heads.basis import ColumnBasis, SampleBasis, centred_chunks
+from richrep.heads.basis import ColumnBasis, SampleBasis
 from richrep.heads.plan import Spans, choose_spans
 from richrep.heads.samples import RotatedSamples, Samples, StreamedSamples
-
-_PAIR_VALUES = 2**22  # features turned to float64 at once, twice, for products of rows with rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +69,9 @@ def _eigh_kept(
     Dropped is what lies below `threshold` (too little to lower the objective) and is `_INVISIBLE` beside the largest,
     and what lies below `rounding` times the largest.
 
-    Overwrites its input on the CPU: its memory becomes the eigenvectors' (LAPACK's divide and conquer in place).
+    Overwrites its input on the CPU, see `take_apart`.
     """
-    if symmetric.device.type == "cpu":
-        values_np, vectors_np = scipy.linalg.eigh(
-            symmetric.numpy().T, overwrite_a=True, check_finite=False, driver="evd"
-        )
-        values, vectors = torch.from_numpy(values_np), torch.from_numpy(vectors_np)
-    else:
-        values, vectors = torch.linalg.eigh(symmetric)
+    values, vectors = take_apart(symmetric)
     largest = max(float(values[-1]), 0.0)
     kept = int((values > max(min(threshold, _INVISIBLE * largest), rounding * largest)).sum())
     return values[len(values) - kept :], vectors[:, len(values) - kept :]  # a view: nothing is copied
@@ -113,19 +112,13 @@ def column_coordinates(
     return Coordinates(kept, bound, stats.mean, basis, len(spans))
 
 
-def sample_coordinates(rows: Rows, *, normalization: Normalization, threshold: float) -> Coordinates:
+def sample_coordinates(
+    rows: Rows, *, normalization: Normalization, threshold: float, memory: MemoryBudget
+) -> Coordinates:
     """From the Gram matrix of the samples, (N, N); for N < D. The optimum lies in the row space, so this is exact."""
     total = len(rows)
     mean = moments(rows, with_gram=False, normalization=normalization).mean
-    gram = torch.empty(total, total, dtype=torch.float64, device=rows.device)
-    step = max(1, _PAIR_VALUES // rows.shape[1])
-    for start, left in centred_chunks(rows, normalization, mean, chunk_rows=step):
-        here = slice(start, start + len(left))
-        gram[here, here] = left @ left.T
-        for offset, right in centred_chunks(rows, normalization, mean, chunk_rows=step, first=start + len(left)):
-            there = slice(offset, offset + len(right))
-            gram[here, there] = left @ right.T
-            gram[there, here] = gram[here, there].T
+    gram = sample_gram(rows, normalization=normalization, mean=mean, memory=memory)
     # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length below
     # would make weights of it.
     rounding = total * torch.finfo(gram.dtype).eps
@@ -156,7 +149,7 @@ def choose_coordinates(
         raw = moments(rows, with_gram=False if normalization in PER_IMAGE else _wanted(spans))
     fitted = fit_normalization(normalization, raw, blocks=blocks, dtype=rows.dtype)
     if spans is None:
-        return fitted, sample_coordinates(rows, normalization=fitted, threshold=threshold)
+        return fitted, sample_coordinates(rows, normalization=fitted, threshold=threshold, memory=memory)
     if fitted.folds:
         stats = _scaled(raw, fitted.scale, spans, keep=raw is raw_moments)
     else:

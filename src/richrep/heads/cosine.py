@@ -15,7 +15,7 @@ from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
 from richrep.features.rows import Features, row_chunks
 from richrep.heads.estimator import EstimatorHead, as_blocks
-from richrep.heads.head import as_tensor
+from richrep.heads.linear import mapped_logits
 from richrep.heads.prototypes import class_means
 from richrep.heads.softmax import cross_entropy_and_residual_
 
@@ -98,9 +98,9 @@ class CosineHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D), cosine/temperature; -inf for a class never seen."""
-        features = as_tensor(self._read_features(X))
-        features = unit_rows(self.normalization_.apply(features.to(self.weight_)))
-        return torch.addmm(self.bias_, features, self.weight_.T, alpha=1 / self.temperature)
+        features, apply = self._read_features(X), self.normalization_.apply
+        weight = self.weight_ / self.temperature
+        return mapped_logits(features, weight, self.bias_, lambda chunk: unit_rows(apply(chunk)))
 
 
 class _Loss:

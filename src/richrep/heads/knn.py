@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import torch
 
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
 from richrep.features.rows import Features, as_rows
 from richrep.heads.estimator import EstimatorHead, as_blocks
 
-_SIMILARITIES = 2**22  # held at once, of a chunk of queries with a chunk of the bank
-_BANK_VALUES = 2**21  # normalised copies of bank rows held at once
+_NEIGHBOUR_BYTES = 32  # of each query: cosine, row, class, and their copies on the way to votes
 SMOOTHING = 1.0  # neighbours
 
 
@@ -38,6 +38,7 @@ class KnnHead(EstimatorHead):
 
     Attributes:
         bank_: the training features as they were given, not copied: do not write to them; bank_labels_: their classes.
+        memory_: what a search may hold beside the features.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class KnnHead(EstimatorHead):
         self.normalization = normalization
         self.blocks = blocks
 
-    def fit(self, X: Any, y: Any, *, num_classes: int | None = None) -> Self:
+    def fit(self, X: Any, y: Any, *, num_classes: int | None = None, memory: MemoryBudget = FRUGAL) -> Self:
         """Keeps features X (N, D) and labels y (N,); K is `num_classes`, or counted from the labels.
+
+        `memory` bounds what a search holds beside the features, and changes no result.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
@@ -68,6 +71,7 @@ class KnnHead(EstimatorHead):
                 f"got k={self.k}, temperature={self.temperature}, smoothing={self.smoothing}."
             )
         self.bank_, self.bank_labels_ = self._read_training(X, y, num_classes)
+        self.memory_ = memory
         self.normalization_ = fit_named(self.normalization, self.bank_, blocks=as_blocks(self.blocks))
         return self
 
@@ -75,7 +79,7 @@ class KnnHead(EstimatorHead):
         """Log probabilities (N, K) of features (N, D); -inf for a class never seen."""
         features = self._read_features(X)
         seen = torch.bincount(self.bank_labels_, minlength=len(self.classes_)) > 0
-        similarities, rows = nearest(features, self.bank_, self.normalization_, k=self.k)
+        similarities, rows = nearest(features, self.bank_, self.normalization_, k=self.k, memory=self.memory_)
         return vote(
             similarities, self.bank_labels_[rows], seen=seen, temperature=self.temperature, smoothing=self.smoothing
         )
@@ -88,38 +92,45 @@ def nearest(
     *,
     k: int,
     rows: torch.Tensor | None = None,
+    memory: MemoryBudget = FRUGAL,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k rows of a bank (N, D) of highest cosine to each query (Q, D), highest first.
 
-    Which of several equally near rows stands at the last place is not defined.
+    Which of several equally near rows stands at the last place is not defined. The bank is read once for as many
+    queries as `memory` lets stand ready.
 
     Args:
         rows: the rows of the bank that count; None means all.
+        memory: decides the chunks of both sides, and no result.
 
     Returns:
         cosines (Q, k) and rows of the bank (Q, k); all rows, where there are fewer than k. float64 for a bank of
         float64, else float32.
+
+    Raises:
+        RichrepError: `memory` has a limit that is too small for the result.
     """
     asked, kept = as_rows(queries), as_rows(bank, rows)
     total, dim = kept.shape
     k = min(k, total)
-    bank_step = max(1, min(total, _BANK_VALUES // dim))
-    query_step = max(1, _SIMILARITIES // (bank_step + k))
-    found = []
-    for first in range(0, len(asked), query_step):
-        chunk = asked[first : first + query_step].to(kept.device, kept.dtype)
-        units = unit_rows(normalization.apply(chunk))  # (B, D)
-        best = units.new_empty(len(units), 0), torch.empty(len(units), 0, dtype=torch.int64, device=units.device)
+    memory.check_state(_NEIGHBOUR_BYTES * k * len(asked), f"finding {k:,} neighbours of {len(asked):,} images")
+    cosines = torch.full((len(asked), k), -torch.inf, dtype=kept.dtype, device=kept.device)
+    found = torch.zeros(len(asked), k, dtype=torch.int64, device=kept.device)
+    bank_step = max(1, min(total, memory.chunk_values // dim))
+    ready_step = max(1, memory.rotated // (3 * kept.dtype.itemsize * dim))  # three copies while they are normalised
+    step = max(1, 2 * memory.chunk_values // (bank_step + k))
+    for first in range(0, len(asked), ready_step):
+        chunk = asked[first : first + ready_step].to(kept.device, kept.dtype)
+        units = unit_rows(normalization.apply(chunk))  # (B, D')
         for start in range(0, total, bank_step):
-            stop = min(start + bank_step, total)
-            index = torch.arange(start, stop, device=kept.device) if rows is None else rows[start:stop]
-            cosines = units @ unit_rows(normalization.apply(kept[start:stop])).T  # (B, chunk)
-            near, places = cosines.topk(min(k, len(index)), dim=1)
-            values, index = torch.cat([best[0], near], 1), torch.cat([best[1], index[places]], 1)
-            values, places = values.topk(min(k, values.shape[1]), dim=1)
-            best = values, index.gather(1, places)
-        found.append(best)
-    return torch.cat([values for values, _ in found]), torch.cat([index for _, index in found])
+            candidates = unit_rows(normalization.apply(kept[start : start + bank_step])).T  # (D', chunk)
+            for place in range(0, len(units), step):
+                here = slice(first + place, min(first + place + step, first + len(units)))
+                near, places = (units[place : place + step] @ candidates).topk(min(k, candidates.shape[1]), dim=1)
+                values, index = torch.cat([cosines[here], near], 1), torch.cat([found[here], places + start], 1)
+                cosines[here], places = values.topk(k, dim=1)
+                found[here] = index.gather(1, places)
+    return cosines, found if rows is None else rows[found]
 
 
 def vote(

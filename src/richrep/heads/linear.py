@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from richrep.features.normalize import Normalization
@@ -20,13 +22,21 @@ def linear_logits(
 
     The weights act on the raw features where `normalization` folds, else on its output.
     """
+    return mapped_logits(
+        features, weights, biases, (lambda chunk: chunk) if normalization.folds else normalization.apply
+    )
+
+
+def mapped_logits(
+    features: Features, weights: torch.Tensor, biases: torch.Tensor, apply: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Scores (N, K) of features (N, D) that `apply` turns, by the chunk, into what weights (K, D') act on."""
     rows = as_rows(features)
     logits = torch.empty(len(rows), len(biases), dtype=weights.dtype, device=weights.device)
     step = max(1, _CHUNK_VALUES // max(rows.shape[1], len(biases)))
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step].to(weights)  # half precision would overflow in the norms
-        values = chunk if normalization.folds else normalization.apply(chunk)
-        torch.addmm(biases, values, weights.T, out=logits[start : start + step])
+        torch.addmm(biases, apply(chunk), weights.T, out=logits[start : start + step])
     return logits
 
 

@@ -13,7 +13,7 @@ from richrep.features.normalize import Normalization, unit_rows
 from richrep.features.pca import Pca, fit_named
 from richrep.features.rows import Features, row_chunks
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
-from richrep.heads.head import as_tensor
+from richrep.heads.linear import mapped_logits
 
 METRICS = {
     "euclidean": "the squared distance to the mean of the class",
@@ -83,10 +83,10 @@ class PrototypesHead(EstimatorHead):
 
     def logits(self, X: Any) -> torch.Tensor:
         """Scores (N, K) of features (N, D); -inf for a class never seen."""
-        features = as_tensor(self._read_features(X))
-        features = self.normalization_.apply(features.to(self.weight_))
-        features = unit_rows(features) if self.metric == "cosine" else features
-        return torch.addmm(self.bias_, features, self.weight_.T)
+        features, apply = self._read_features(X), self.normalization_.apply
+        if self.metric == "cosine":
+            return mapped_logits(features, self.weight_, self.bias_, lambda chunk: unit_rows(apply(chunk)))
+        return mapped_logits(features, self.weight_, self.bias_, apply)
 
     def to_linear(self) -> nn.Linear:
         """The head as a layer (D -> K) on the raw features, where fine-tuning starts.

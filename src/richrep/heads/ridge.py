@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import Normalization
 from richrep.features.pca import Pca, fit_pca, split_pca
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
@@ -37,6 +38,7 @@ class RidgeHead(EstimatorHead):
         weight_: (K, D) and bias_: (K,) tensors. They act on the raw features, except after "l2" and "block-l2", which
             act on each image by itself and stay a step of their own (`normalization_`).
         objective_: value of the objective.
+        solver_: how it was solved: the "side" of its Gram matrix, of "rows" x "columns", and the "memory_limit".
     """
 
     def __init__(
@@ -46,35 +48,48 @@ class RidgeHead(EstimatorHead):
         self.normalization = normalization
         self.blocks = blocks
 
-    def fit(self, X: Any, y: Any, *, num_classes: int | None = None) -> Self:
+    def fit(self, X: Any, y: Any, *, num_classes: int | None = None, memory: MemoryBudget = FRUGAL) -> Self:
         """Learns from features X (N, D) and labels y (N,).
 
         Args:
-            X: tensor or array, floating point.
+            X: array, tensor or Rows, floating point.
             y: integers in [0, K) with `num_classes`; without it, any labels, of which the distinct ones count.
             num_classes: K; a class of [0, K) without a row gets logits of -inf.
+            memory: what fitting may hold beside the features, which are read by the chunk.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
+            RichrepError: `memory` has a limit that is too small.
             ValueError: labels out of range or of fewer than two classes; a bad `l2` or `normalization`.
         """
-        return self._adopt(*self._fit_path(X, y, num_classes))
+        path, normalization = self._fit_path(X, y, num_classes, memory)
+        return self._adopt(path, normalization)
 
-    def along(self, X: Any, y: Any, ratios: Sequence[float], *, num_classes: int | None = None) -> Iterator[RidgeHead]:
+    def along(
+        self,
+        X: Any,
+        y: Any,
+        ratios: Sequence[float],
+        *,
+        num_classes: int | None = None,
+        memory: MemoryBudget = FRUGAL,
+    ) -> Iterator[RidgeHead]:
         """Heads like this one for other penalties, all from one eigen-decomposition.
 
         Args:
             ratios: penalties as multiples of the trace of XᵀX/N, so that they fit features of any size.
         """
-        path, normalization = self._fit_path(X, y, num_classes)
+        path, normalization = self._fit_path(X, y, num_classes, memory)
         for ratio in ratios:
             head = copy.copy(self)
             head.l2 = ratio * path.trace
             yield head._adopt(path, normalization)
 
-    def _fit_path(self, X: Any, y: Any, num_classes: int | None) -> tuple[RidgePath, Normalization | Pca]:
+    def _fit_path(
+        self, X: Any, y: Any, num_classes: int | None, memory: MemoryBudget
+    ) -> tuple[RidgePath, Normalization | Pca]:
         features, labels = self._read_training(X, y, num_classes)
-        options: dict[str, Any] = {"num_classes": len(self.classes_)}
+        options: dict[str, Any] = {"num_classes": len(self.classes_), "memory": memory}
         before, num_components = split_pca(self.normalization)
         blocks = as_blocks(self.blocks)
         if num_components:
@@ -97,6 +112,7 @@ class RidgeHead(EstimatorHead):
             weight, bias = normalization.fold(weight, bias)
         self.weight_, self.bias_ = weight, bias
         self.objective_ = path.objective(self.l2)
+        self.solver_ = path.solver
         self.normalization_ = normalization
         return self
 

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
 from richrep.features.feature_set import Block
 from richrep.features.gram import sample_gram
-from richrep.features.normalize import Moments, Normalization, fit_normalization, moments
-from richrep.features.rows import Features, row_chunks
+from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.normalize import (
+    PER_IMAGE,
+    Moments,
+    Normalization,
+    centred_chunks,
+    fit_normalization,
+    moments,
+)
+from richrep.features.rows import Features, Rows, as_rows
 from richrep.heads.head import check_features, check_labels
 from richrep.heads.ridge_spectrum import RidgeSpectrum, spectrum_of_columns, spectrum_of_samples
 
 Side = Literal["columns", "samples"]
 
-_CHUNK_VALUES = 2**20  # 8 MiB in float64
+_CHUNK_VALUES = 2**20  # of coordinates: 8 MiB in float64
+_SQUARES = 24  # bytes a value of the Gram matrix that is taken apart: itself, and LAPACK's work
+_TABLES = 56  # bytes a value of a table (D, K) or (N, K): slopes, weights, and their copies on the way to float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +46,7 @@ class RidgePath:
         spectrum: float64; side: which Gram matrix it came from.
         normalization: fitted on the rows.
         mean: (D,) float64, of the normalised rows.
+        memory_limit: in bytes, under which it was fitted.
     """
 
     features: Features
@@ -47,11 +58,18 @@ class RidgePath:
     side: Side
     normalization: Normalization
     mean: torch.Tensor
+    memory_limit: int | None = None
 
     @property
     def target_mean(self) -> torch.Tensor:
         """(K',) float64, how frequent each class is."""
         return torch.bincount(self.codes).to(torch.float64) / len(self.codes)
+
+    @property
+    def solver(self) -> dict[str, Any]:
+        """How it was solved, as a record states it."""
+        rows, columns = len(self.codes), self.features.shape[1]
+        return {"side": self.side, "rows": rows, "columns": columns, "memory_limit": self.memory_limit}
 
     @property
     def trace(self) -> float:
@@ -67,7 +85,7 @@ class RidgePath:
         columns = self._on_columns(weights)  # (D, K')
         biases = self.target_mean - self.mean @ columns
         if self.normalization.folds:
-            columns = columns * self.normalization.scale[:, None]
+            columns.mul_(self.normalization.scale[:, None])
         dtype = torch.promote_types(self.features.dtype, torch.float32)
         all_weights = torch.zeros(self.num_classes, len(columns), dtype=dtype, device=columns.device)
         all_biases = torch.full((self.num_classes,), -torch.inf, dtype=dtype, device=columns.device)
@@ -133,9 +151,7 @@ class RidgePath:
             yield start, self.spectrum.vectors[start : start + step] * lengths
 
     def _centred_chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
-        rows = max(1, _CHUNK_VALUES // self.features.shape[1])
-        for start, chunk in row_chunks(self.features, self.rows, chunk_rows=rows):
-            yield start, self.normalization.apply(chunk).to(torch.float64) - self.mean
+        return centred_chunks(as_rows(self.features, self.rows), self.normalization, self.mean)
 
 
 def fit_ridge_path(
@@ -147,11 +163,12 @@ def fit_ridge_path(
     blocks: Sequence[Block] | None = None,
     rows: torch.Tensor | None = None,
     side: Side | None = None,
+    memory: MemoryBudget = FRUGAL,
 ) -> RidgePath:
     """Everything that ridge heads of any penalty need, from one eigen-decomposition in float64.
 
-    By columns the features are read in chunks of rows, so that they may lie in a mapped file: memory holds 3·D² values
-    beside them. By samples it holds 2·N².
+    The features are read in chunks of rows, so that they may lie in a mapped file. Memory holds 3·D² values beside them
+    by columns, 3·N² by samples.
 
     Args:
         features: (N, D) floating point.
@@ -161,9 +178,11 @@ def fit_ridge_path(
         blocks: which columns belong to which backbone, for the normalisations that go by backbone.
         rows: the rows to fit on; None means all.
         side: "columns" decomposes (D, D), "samples" (N, N); None takes the smaller. The result is the same.
+        memory: what it may hold beside the features.
 
     Raises:
         FeatureError: features of the wrong shape, or not finite.
+        RichrepError: `memory` has a limit that is too small.
         ValueError: labels out of range, fewer than two classes present.
     """
     check_features(features)
@@ -173,48 +192,49 @@ def fit_ridge_path(
     if len(classes) < 2:
         raise ValueError(f"fitting needs at least two classes, got {len(classes)} among {len(used)} training rows.")
     chosen: Side = side or ("columns" if len(used) >= features.shape[1] else "samples")
-    fitted, stats = _moments(features, rows, normalization, blocks, with_gram=chosen == "columns")
+    _check_memory(len(used), features.shape[1], len(classes), chosen, memory)
+    chosen_rows = as_rows(features, rows)
+    fitted, stats = _moments(chosen_rows, normalization, blocks, with_gram=chosen == "columns")
     if chosen == "columns":
         assert stats.gram is not None
-        spectrum = spectrum_of_columns(stats.gram, _slopes(features, rows, codes, fitted, stats.mean))
+        spectrum = spectrum_of_columns(stats.gram, _slopes(chosen_rows, codes, fitted, stats.mean))
     else:
         targets = F.one_hot(codes).to(torch.float64)
-        gram = sample_gram(features, rows, normalization=fitted, mean=stats.mean).div_(len(used))
+        gram = sample_gram(chosen_rows, normalization=fitted, mean=stats.mean, memory=memory).div_(len(used))
         spectrum = spectrum_of_samples(gram, targets - targets.mean(0))
-    return RidgePath(features, rows, codes, classes, num_classes, spectrum, chosen, fitted, stats.mean)
+    return RidgePath(features, rows, codes, classes, num_classes, spectrum, chosen, fitted, stats.mean, memory.limit)
+
+
+def _check_memory(count: int, dim: int, classes: int, side: Side, memory: MemoryBudget) -> None:
+    """Raises RichrepError, with the limit that would do, when the problem does not fit."""
+    size = dim if side == "columns" else count
+    what = f"ridge regression on {count:,} images x {dim:,} features"
+    memory.check_square(
+        _SQUARES * size**2,
+        f"{what}, by its Gram matrix of {size:,} x {size:,} (--protocol logistic takes blocks of it),",
+    )
+    memory.check_state(_TABLES * classes * max(size, dim), f"{what} with {classes:,} classes")
 
 
 def _moments(
-    features: Features,
-    rows: torch.Tensor | None,
-    name: str,
-    blocks: Sequence[Block] | None,
-    *,
-    with_gram: bool,
+    rows: Rows, name: str, blocks: Sequence[Block] | None, *, with_gram: bool
 ) -> tuple[Normalization, Moments]:
     """The normalisation `name` fitted on the rows, and the moments of the normalised rows."""
-    raw = moments(features, rows, with_gram=with_gram and name != "block-l2")
-    fitted = fit_normalization(name, raw, blocks=blocks, dtype=features.dtype)
+    raw = moments(rows, with_gram=with_gram and name not in PER_IMAGE)
+    fitted = fit_normalization(name, raw, blocks=blocks, dtype=rows.dtype)
     if not fitted.folds:
-        return fitted, moments(features, rows, with_gram=with_gram, normalization=fitted)
+        return fitted, moments(rows, with_gram=with_gram, normalization=fitted)
     scale = fitted.scale
     gram = None if raw.gram is None else raw.gram.mul_(scale).mul_(scale[:, None])
     return fitted, Moments(raw.mean * scale, gram, raw.variance * scale.square(), raw.num_rows)
 
 
-def _slopes(
-    features: Features,
-    rows: torch.Tensor | None,
-    codes: torch.Tensor,
-    normalization: Normalization,
-    mean: torch.Tensor,
-) -> torch.Tensor:
+def _slopes(rows: Rows, codes: torch.Tensor, normalization: Normalization, mean: torch.Tensor) -> torch.Tensor:
     """XᵀY/N (D, K') from the sums of each class: the centred features take the mean of Y off by themselves."""
-    sums = torch.zeros(int(codes.max()) + 1, len(mean), dtype=torch.float64, device=features.device)
-    for start, chunk in row_chunks(features, rows, chunk_rows=max(1, _CHUNK_VALUES // len(mean))):
-        centred = normalization.apply(chunk).to(torch.float64) - mean
-        sums.index_add_(0, codes[start : start + len(chunk)], centred)
-    return sums.T / len(codes)
+    sums = torch.zeros(int(codes.max()) + 1, len(mean), dtype=torch.float64, device=rows.device)
+    for start, centred in centred_chunks(rows, normalization, mean):
+        sums.index_add_(0, codes[start : start + len(centred)], centred)
+    return sums.T.div_(len(codes))
 
 
 def _penalties(l2s: Sequence[float], device: torch.device) -> torch.Tensor:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from richrep.features.gram import take_apart
+
 
 @dataclass(frozen=True, eq=False)
 class RidgeSpectrum:
@@ -32,15 +34,15 @@ class RidgeSpectrum:
 
 
 def spectrum_of_columns(gram: torch.Tensor, slopes: torch.Tensor) -> RidgeSpectrum:
-    """From XᵀX/N (D, D) and XᵀY/N (D, K)."""
-    values, vectors = torch.linalg.eigh(gram)
+    """From XᵀX/N (D, D), which is used up, and XᵀY/N (D, K)."""
+    values, vectors = take_apart(gram)
     return RidgeSpectrum(values.clamp_(min=0), vectors, vectors.T @ slopes)
 
 
 def spectrum_of_samples(gram: torch.Tensor, targets: torch.Tensor) -> RidgeSpectrum:
-    """From XXᵀ/N (N, N) and the centred targets Y (N, K)."""
+    """From XXᵀ/N (N, N), which is used up, and the centred targets Y (N, K)."""
     total = len(gram)
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = take_apart(gram)
     # Directions the rows do not span (the mean, equal rows) come out as rounding, and dividing by their length would
     # make weights of it.
     kept = values > total * torch.finfo(gram.dtype).eps * values[-1].clamp(min=0)

@@ -11,9 +11,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from richrep.evaluation.protocols import PROTOCOLS
-from richrep.evaluation.protocols.protocol import ProbeProtocol, best_on_val, distinct_angles, spans
+from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol, best_on_val, distinct_angles, spans
 from richrep.features.feature_set import Block, FeatureSet
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.features.rows import Rows
 from richrep.heads import HEADS
 from richrep.heads.ridge import RidgeHead
 
@@ -121,13 +123,57 @@ def test_a_class_of_val_that_train_lacks_is_scored_as_wrong(protocol, digits, ro
     assert 3 not in choice.val_logits.argmax(1)
 
 
+LITTLE = replace(FRUGAL, rotated=0, state=1, kept=0, chunk_values=2000, pair_values=2000)
+
+
+@pytest.fixture
+def stored_and_held(tmp_path) -> tuple[FeatureSet, FeatureSet]:
+    """The digits in half precision, side by side in mapped files; and as one tensor in memory."""
+    pixels, labels = load_digits(return_X_y=True)
+    noise = 0.02 * np.random.default_rng(0).standard_normal((300, 64))  # no two neighbours are equally near
+    half = (pixels[:300] / 16 + noise).astype("<f2")
+    files = []
+    for block in BLOCKS:
+        half[:, block.start : block.stop].tofile(tmp_path / block.name)
+        mapped = np.memmap(tmp_path / block.name, dtype="<f2", mode="c", shape=(300, 32))
+        files.append(torch.from_numpy(mapped))
+    targets = torch.from_numpy(labels[:300])
+    stored = FeatureSet(Rows(files), targets, 10, BLOCKS, key="stored")
+    return stored, FeatureSet(torch.from_numpy(half).float(), targets, 10, BLOCKS, key="held")
+
+
+@pytest.mark.parametrize("num_train", [200, 40])  # by columns, and by samples where the head knows both
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "logistic"])  # that one in test_selection.py
+def test_streamed_from_files_with_little_memory_is_the_same(stored_and_held, rows, name, num_train) -> None:
+    options = {"temperatures": (0.2,)} if name == "knn" else SMALLER.get(name, {})  # 1/T multiplies float32's rounding
+    protocol = PROTOCOLS[name](normalizations=("standard", "block-l2", "pca:10"), **options)
+    found = []
+    for features, memory in zip(stored_and_held, (LITTLE, FRUGAL), strict=True):
+        choice = protocol.select(features, rows[0][:num_train], rows[1], memory=memory)
+        head = protocol.refit(features, choice, memory=memory)
+        found.append((choice, head.logits(features.features)))
+    (streamed, its_logits), (kept, logits) = found
+    assert streamed.hyperparameters == pytest.approx(kept.hyperparameters)
+    for one, other in ((streamed.val_logits, kept.val_logits), (its_logits, logits)):
+        torch.testing.assert_close(one.softmax(1), other.softmax(1), rtol=0, atol=1e-6)
+    if name in ("prototypes", "cosine"):
+        assert (streamed.solver["samples"], kept.solver["samples"]) == ("streamed", "kept")
+
+
+def test_a_record_can_state_the_limit_and_how_the_head_was_solved(protocol, digits, rows) -> None:
+    choice = protocol.select(digits, *rows, memory=MemoryBudget.of("100MB"))
+    assert choice.solver["memory_limit"] == 100_000_000
+    if protocol.name == "ridge":
+        assert choice.solver == {"side": "columns", "rows": 200, "columns": 64, "memory_limit": 100_000_000}
+
+
 # The shared steps
 
 
 def test_ties_in_accuracy_go_to_the_lower_nll_and_then_to_the_first() -> None:
     labels = torch.tensor([0, 1])
     wrong, unsure, sure = (torch.tensor([[a, 0.0], [0.0, b]]) for a, b in ((5.0, -1.0), (1.0, 1.0), (3.0, 3.0)))
-    candidates = [({"i": 0}, wrong), ({"i": 1}, unsure), ({"i": 2}, sure), ({"i": 3}, sure)]
+    candidates = [Choice({"i": i}, logits) for i, logits in enumerate((wrong, unsure, sure, sure))]
     assert best_on_val(candidates, labels).hyperparameters == {"i": 2}
     assert best_on_val(candidates[:2], labels).hyperparameters == {"i": 1}
 
@@ -142,13 +188,15 @@ def test_of_one_backbone_normalisations_that_keep_angles_are_tried_once(digits) 
 def test_k_above_the_number_of_training_images_is_tried_once(digits) -> None:
     knn = PROTOCOLS["knn"](ks=(500, 5, 100, 50), temperatures=(0.07,), normalizations=("none",))
     rows = torch.arange(60)
-    tried = [found["k"] for found, _ in knn._candidates(digits, rows, torch.arange(60, 100))]
+    tried = [found.hyperparameters["k"] for found in knn._candidates(digits, rows, torch.arange(60, 100))]
     assert tried == [5, 50, 100]
 
 
 def test_one_search_for_every_k_gives_what_a_head_of_that_k_gives(digits, rows) -> None:
     knn = PROTOCOLS["knn"](ks=(3, 30), temperatures=(0.05, 0.5), normalizations=("block-l2",))
     train, val = digits.take(rows[0]), digits.take(rows[1])
-    for options, logits in knn._candidates(digits, *map(torch.as_tensor, rows)):
-        head = HEADS["knn"](**options, blocks=[(0, 32), (32, 64)]).fit(train.features, train.labels, num_classes=10)
-        torch.testing.assert_close(logits, head.logits(val.features))
+    for found in knn._candidates(digits, *map(torch.as_tensor, rows)):
+        head = HEADS["knn"](**found.hyperparameters, blocks=[(0, 32), (32, 64)]).fit(
+            train.features, train.labels, num_classes=10
+        )
+        torch.testing.assert_close(found.val_logits, head.logits(val.features))

@@ -16,13 +16,15 @@ from richrep.errors import RichrepError
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.search.importance import block_importance
-from richrep.evaluation.search.probes import mean_logits
+from richrep.evaluation.search.probes import Probes, mean_logits
 from richrep.evaluation.search.records import trunk_parameters
 from richrep.evaluation.search.search import SearchProtocol, search
 from richrep.evaluation.selection import select_logistic
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
 from richrep.features.feature_set import concat_features
+from richrep.features.memory import FRUGAL
+from richrep.features.rows import Rows
 from richrep.heads.logistic import LogisticHead
 
 SIZES = {"train_size": 200, "test_size": 150}
@@ -53,6 +55,24 @@ def run(cache: FeatureCache) -> Run:
 @pytest.fixture(scope="module")
 def records(run: Run) -> list[Record]:
     return run(replace(QUICK, learn_scales=True))
+
+
+def test_members_left_side_by_side_are_probed_as_their_concatenation(cache: FeatureCache) -> None:
+    split = load_dataset("digits").train.first(100)
+    members, rows = (
+        extract_features(make_backbones(2), split, cache=cache),
+        carve_val(split.labels, fraction=0.2, seed=0),
+    )
+    options = {"cs": (0.1, 10.0), "normalizations": ("block-rms",)}
+    joined, apart = (
+        Probes(members, members, *rows, **options, memory=memory) for memory in (FRUGAL, replace(FRUGAL, kept=0))
+    )
+    for one, other in (
+        (joined.select((0, 1)).val_logits, apart.select((0, 1)).val_logits),
+        (joined.score((0, 1)).test_logits, apart.score((0, 1)).test_logits),
+    ):
+        torch.testing.assert_close(one, other)
+    assert isinstance(apart._joint(members, (0, 1)).features, Rows)
 
 
 def test_the_records_are_the_controls_and_the_chosen_subset_last(records) -> None:

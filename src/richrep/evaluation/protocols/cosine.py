@@ -37,7 +37,7 @@ class CosineProtocol:
             for normalization in distinct_angles(self.normalizations, trainval)
             for temperature in sorted(self.temperatures, reverse=True)
         ]
-        return select_by_grid(CosineHead, options, trainval, train_rows, val_rows)
+        return select_by_grid(CosineHead, options, trainval, train_rows, val_rows, memory)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> CosineHead:
         """Fitted on all rows."""

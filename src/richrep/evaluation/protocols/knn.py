@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.features.pca import fit_named
+from richrep.features.rows import as_rows
 from richrep.heads.knn import SMOOTHING, KnnHead, nearest, vote
 
 
@@ -44,24 +44,26 @@ class KnnProtocol:
         """The candidate of highest val accuracy; one search for neighbours serves every k and temperature."""
         check_rows(train_rows, val_rows)
         rows, val = torch.as_tensor(train_rows), torch.as_tensor(val_rows)
-        return best_on_val(self._candidates(trainval, rows, val), trainval.labels[val])
+        return best_on_val(self._candidates(trainval, rows, val, memory), trainval.labels[val])
 
     def _candidates(
-        self, trainval: FeatureSet, rows: torch.Tensor, val: torch.Tensor
-    ) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+        self, trainval: FeatureSet, rows: torch.Tensor, val: torch.Tensor, memory: MemoryBudget = FRUGAL
+    ) -> Iterator[Choice]:
+        asked = as_rows(trainval.features, val)
         seen = torch.bincount(trainval.labels[rows], minlength=trainval.num_classes) > 0
         ks = sorted(self.ks)
         ks = [k for place, k in enumerate(ks) if place == 0 or ks[place - 1] < len(rows)]
         for normalization in distinct_angles(self.normalizations, trainval):
             fitted = fit_named(normalization, trainval.features, rows, blocks=trainval.blocks)
-            cosines, found = nearest(trainval.features[val], trainval.features, fitted, k=max(ks), rows=rows)
+            cosines, found = nearest(asked, trainval.features, fitted, k=max(ks), rows=rows, memory=memory)
             labels = trainval.labels[found]
             for k in ks:
                 for temperature in self.temperatures:
                     near = cosines[:, :k], labels[:, :k]
                     logits = vote(*near, seen=seen, temperature=temperature, smoothing=SMOOTHING)
-                    yield {"k": k, "temperature": temperature, "normalization": fitted.name}, logits
+                    chosen = {"k": k, "temperature": temperature, "normalization": fitted.name}
+                    yield Choice(chosen, logits, solver={"memory_limit": memory.limit})
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> KnnHead:
         """All training images are the bank."""
-        return fit_head(KnnHead, trainval, choice.hyperparameters)
+        return fit_head(KnnHead, trainval, choice.hyperparameters, memory=memory)

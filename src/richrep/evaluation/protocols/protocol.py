@@ -21,6 +21,7 @@ from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.rows import Rows
 from richrep.heads.estimator import EstimatorHead
 from richrep.heads.linear import Linear
 
@@ -35,7 +36,7 @@ class Choice:
         hyperparameters: as the record states them; keywords of the head.
         val_logits: (N_val, K) of the chosen candidate, fitted on train alone.
         near: weights (K, D) and biases (K,) from which the refit may start; they change its time, not its result.
-        solver: how the head is solved, where there are several ways; see `solve_logistic_path`.
+        solver: how the head is solved, where there are several ways, and within which memory.
     """
 
     hyperparameters: dict[str, Any]
@@ -67,7 +68,11 @@ class ProbeProtocol(Protocol):
     def select(
         self, trainval: FeatureSet, train_rows: np.ndarray, val_rows: np.ndarray, *, memory: MemoryBudget = FRUGAL
     ) -> Choice:
-        """The best hyper-parameters on val, the candidates fitted on train."""
+        """The best hyper-parameters on val, the candidates fitted on train.
+
+        Features are read by blocks of rows; what is held beside them keeps within `memory` (but for the directions that
+        "cosine" trains: its optimiser holds some 45 float64 values for each of K·D).
+        """
         ...
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> EstimatorHead:
@@ -75,18 +80,19 @@ class ProbeProtocol(Protocol):
         ...
 
 
-def best_on_val(candidates: Iterable[tuple[dict[str, Any], torch.Tensor]], labels: torch.Tensor) -> Choice:
-    """The candidate (hyper-parameters, val logits) of highest val accuracy; ties go to the lower nll, then the first.
+def best_on_val(candidates: Iterable[Choice], labels: torch.Tensor) -> Choice:
+    """The candidate of highest val accuracy; ties go to the lower nll, then the first.
 
     Args:
         labels: (N_val,) of the same rows as the logits (N_val, K).
     """
     best: Choice | None = None
     best_score = (-np.inf, -np.inf)
-    for hyperparameters, logits in candidates:
+    for candidate in candidates:
+        logits = candidate.val_logits
         score = (accuracy(preds=logits.argmax(1), labels=labels), -nll(logits=logits, labels=labels))
         if score > best_score:
-            best, best_score = Choice(hyperparameters, logits), score
+            best, best_score = candidate, score
     if best is None:
         raise ValueError("selection needs at least one candidate, got none. Give every option at least one value.")
     return best
@@ -98,25 +104,29 @@ def select_by_grid(
     trainval: FeatureSet,
     train_rows: np.ndarray,
     val_rows: np.ndarray,
+    memory: MemoryBudget,
 ) -> Choice:
     """The best keywords of a head on val; one fit on train for each. What has not converged competes as it is."""
     check_rows(train_rows, val_rows)
-    train, val = trainval.take(train_rows), trainval.take(val_rows)
+    train, val = (trainval.take(rows, max_bytes=memory.kept) for rows in (train_rows, val_rows))
+    solver = {"samples": "streamed" if isinstance(train.features, Rows) else "kept", "memory_limit": memory.limit}
 
-    def candidates() -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    def candidates() -> Iterator[Choice]:
         for keywords in options:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 head = fit_head(head_type, train, keywords)
-            yield keywords, head.logits(val.features)
+            yield Choice(keywords, head.logits(val.features), solver=solver)
 
     return best_on_val(candidates(), val.labels)
 
 
-def fit_head(head_type: type[HeadType], features: FeatureSet, keywords: dict[str, Any]) -> HeadType:
-    """A head with these keywords, fitted on all rows of `features`."""
+def fit_head(
+    head_type: type[HeadType], features: FeatureSet, keywords: dict[str, Any], **options: MemoryBudget
+) -> HeadType:
+    """A head with these keywords, fitted on all rows of `features` with these options of its `fit`."""
     head = head_type(**keywords, blocks=spans(features))
-    return head.fit(features.features, features.labels, num_classes=features.num_classes)
+    return head.fit(features.features, features.labels, num_classes=features.num_classes, **options)
 
 
 def distinct_angles(normalizations: Sequence[str], features: FeatureSet) -> list[str]:

@@ -40,7 +40,7 @@ class PrototypesProtocol:
             for metric in self.metrics
             for temperature in self.temperatures
         ]
-        return select_by_grid(PrototypesHead, options, trainval, train_rows, val_rows)
+        return select_by_grid(PrototypesHead, options, trainval, train_rows, val_rows, memory)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> PrototypesHead:
         """Fitted on all rows."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from richrep.evaluation.protocols.protocol import Choice, best_on_val, fit_head, spans
 from richrep.evaluation.selection import check_rows
@@ -39,16 +37,18 @@ class RidgeProtocol:
     ) -> Choice:
         """The candidate of highest val accuracy; one eigen-decomposition serves every penalty of a normalisation."""
         check_rows(train_rows, val_rows)
-        train, val = trainval.take(train_rows), trainval.take(val_rows)
-        return best_on_val(self._candidates(train, val), val.labels)
+        train, val = (trainval.take(rows, max_bytes=memory.kept) for rows in (train_rows, val_rows))
+        return best_on_val(self._candidates(train, val, memory), val.labels)
 
-    def _candidates(self, train: FeatureSet, val: FeatureSet) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    def _candidates(self, train: FeatureSet, val: FeatureSet, memory: MemoryBudget) -> Iterator[Choice]:
         ratios = sorted(self.ratios, reverse=True)
         for normalization in self.normalizations:
             plain = RidgeHead(normalization=normalization, blocks=spans(train))
-            for head in plain.along(train.features, train.labels, ratios, num_classes=train.num_classes):
-                yield {"l2": head.l2, "normalization": normalization}, head.logits(val.features)
+            heads = plain.along(train.features, train.labels, ratios, num_classes=train.num_classes, memory=memory)
+            for head in heads:
+                chosen = {"l2": head.l2, "normalization": normalization}
+                yield Choice(chosen, head.logits(val.features), solver=head.solver_)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> RidgeHead:
         """Fitted on all rows, with the penalty per image that was chosen."""
-        return fit_head(RidgeHead, trainval, choice.hyperparameters)
+        return fit_head(RidgeHead, trainval, choice.hyperparameters, memory=memory)

@@ -12,6 +12,7 @@ import torch
 from richrep.evaluation.search.strategies import Subset
 from richrep.evaluation.selection import Selection, select_logistic
 from richrep.features.feature_set import FeatureSet, concat_features
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.heads.logistic import LogisticHead
 
 
@@ -36,6 +37,7 @@ class Probes:
         trainval, test: one FeatureSet a member.
         train_rows, val_rows: rows of trainval.
         cs, normalizations: what is tried on val.
+        memory: what a probe may hold beside the members; larger concatenations are not copied.
         selections: subset -> what was chosen on val.
         fitted: subset -> what was scored on test.
     """
@@ -46,17 +48,25 @@ class Probes:
     val_rows: np.ndarray
     cs: Sequence[float]
     normalizations: Sequence[str]
+    memory: MemoryBudget = FRUGAL
     selections: dict[Subset, Selection] = field(default_factory=dict)
     fitted: dict[Subset, Fitted] = field(default_factory=dict)
 
     def select(self, subset: Subset) -> Selection:
         """Penalty and normalisation of the concatenation of `subset`, by val accuracy; sees no test."""
         if subset not in self.selections:
-            joint = concat_features([self.trainval[i] for i in subset])
             self.selections[subset] = select_logistic(
-                joint, self.train_rows, self.val_rows, cs=self.cs, normalizations=self.normalizations
+                self._joint(self.trainval, subset),
+                self.train_rows,
+                self.val_rows,
+                cs=self.cs,
+                normalizations=self.normalizations,
+                memory=self.memory,
             )
         return self.selections[subset]
+
+    def _joint(self, members: Sequence[FeatureSet], subset: Subset) -> FeatureSet:
+        return concat_features([members[i] for i in subset], max_bytes=self.memory.kept)
 
     def val_accuracy(self, subset: Subset) -> float:
         """Of the chosen penalty and normalisation."""
@@ -75,14 +85,15 @@ class Probes:
         """The chosen head refitted on train and val, and its logits on test."""
         if subset not in self.fitted:
             chosen, start = self.select(subset), time.perf_counter()
-            joint = concat_features([self.trainval[i] for i in subset])
+            joint = self._joint(self.trainval, subset)
             head = LogisticHead(
                 chosen.best.l2,
                 normalization=chosen.best.normalization,
                 blocks=[(block.start, block.stop) for block in joint.blocks],
             )
-            head.fit(joint.features, joint.labels, num_classes=joint.num_classes, near=chosen.linear)
-            logits = head.logits(concat_features([self.test[i] for i in subset]).features)
+            near, memory = chosen.linear, self.memory
+            head.fit(joint.features, joint.labels, num_classes=joint.num_classes, near=near, memory=memory)
+            logits = head.logits(self._joint(self.test, subset).features)
             self.fitted[subset] = Fitted(head, logits, time.perf_counter() - start)
         return self.fitted[subset]
 

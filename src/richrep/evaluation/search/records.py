@@ -59,6 +59,7 @@ class _Writer:
             representation=representation_name(self._members(subset)),
             subset=subset,
             hyperparameters=self._hyperparameters(subset),
+            solver=chosen.solver,
             logits=(chosen.val_logits, fitted.test_logits),
             steps={"select": chosen.elapsed_s, "fit": fitted.elapsed_s},
         )
@@ -95,6 +96,7 @@ class _Writer:
             representation=representation_name(self._members(chosen)),
             subset=chosen,
             hyperparameters=self._hyperparameters(chosen),
+            solver=probes.select(chosen).solver,
             logits=(probes.select(chosen).val_logits, probes.score(chosen).test_logits),
             steps={
                 "search": self.found.search_s,
@@ -125,6 +127,7 @@ class _Writer:
         hyperparameters: dict[str, Any],
         logits: tuple[torch.Tensor, torch.Tensor],
         steps: dict[str, float],
+        solver: dict[str, Any] | None = None,
         gains: dict[str, Any] | None = None,
         search: dict[str, Any] | None = None,
     ) -> Record:
@@ -139,6 +142,7 @@ class _Writer:
             feature_dim=sum(b.feature_dim for b in members),
             protocol=self.options,
             hyperparameters=hyperparameters,
+            solver=solver or {},
             metrics={
                 "val": score(logits[0], val_labels, test.num_classes),
                 "test": score(logits[1], test.labels, test.num_classes) | (gains or {}),

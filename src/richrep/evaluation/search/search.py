@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.layers import with_layers
@@ -31,6 +31,7 @@ from richrep.evaluation.task import (
     make_task,
 )
 from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 
 
@@ -78,6 +79,7 @@ def search(
     train_size: int | None = None,
     test_size: int | None = None,
     data_root: Path | str | None = None,
+    memory_limit: int | str | None = None,
     on_record: Callable[[Record], None] | None = None,
     on_failure: OnFailure | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -92,6 +94,8 @@ def search(
 
     Args:
         backbones, dataset, seed, train_size, … on_failure: as for `probe`.
+        memory_limit: of the full probes, as for `probe`; the proxy holds at most 20,000 train and as many val images of
+            a member beside it, and learned scales a copy of the members.
         layers: inner layers that are members too, of every backbone that has them.
         on_step: called with one line when a step is finished.
 
@@ -102,7 +106,7 @@ def search(
     Raises:
         RichrepError: fewer than two members, a member given twice, too many for the strategy; or as for `probe`.
     """
-    protocol = protocol or SearchProtocol()
+    protocol, memory = protocol or SearchProtocol(), choose_budget(memory_limit)
     say = on_step or (lambda line: None)
     members = with_layers(load_members(backbones, seed=seed), layers)
     _check_members(members, protocol)
@@ -112,7 +116,7 @@ def search(
     )
     _check_members(features.backbones, protocol)
     say(f"features of {len(features.backbones)} members: {features.elapsed_s:.1f} s")
-    found = _choose(features, protocol, say)
+    found = _choose(features, protocol, memory, say)
     records = make_records(found, features, asdict(protocol), common_facts(features, extraction, seed=seed))
     for record in records:
         if on_record is not None:
@@ -138,7 +142,9 @@ def _check_members(members: Sequence[Backbone], protocol: SearchProtocol) -> Non
         raise RichrepError(too_many_message(len(members)))
 
 
-def _choose(features: TaskFeatures, protocol: SearchProtocol, say: Callable[[str], None]) -> Found:
+def _choose(
+    features: TaskFeatures, protocol: SearchProtocol, memory: MemoryBudget, say: Callable[[str], None]
+) -> Found:
     """All choices, by train and val alone: test features are handed on unread."""
     start = time.perf_counter()
     rows = features.train_rows, features.val_rows
@@ -148,7 +154,8 @@ def _choose(features: TaskFeatures, protocol: SearchProtocol, say: Callable[[str
     STRATEGIES[protocol.strategy](scored, max_members=limit, beam_width=protocol.beam_width)
     search_s = time.perf_counter() - start
     say(f"{len(scored.values)} subsets by the proxy ({proxy.describe()}): {search_s:.1f} s")
-    probes = Probes(features.trainval, features.test, *rows, cs=protocol.cs, normalizations=protocol.normalizations)
+    options: dict[str, Any] = {"cs": protocol.cs, "normalizations": protocol.normalizations, "memory": memory}
+    probes = Probes(features.trainval, features.test, *rows, **options)
 
     def probed(subset: Subset) -> float:
         accuracy = probes.val_accuracy(subset)
@@ -161,7 +168,7 @@ def _choose(features: TaskFeatures, protocol: SearchProtocol, say: Callable[[str
     path = tuple(full.path())
     (chosen,) = full.best(path)
     extra = [subset for subset in full.best(full.values, len(full.values)) if subset not in path]
-    soft = _learn_scales(features, protocol, proxy, chosen, say) if protocol.learn_scales else None
+    soft = _learn_scales(features, protocol, proxy, chosen, memory, say) if protocol.learn_scales else None
     everything = tuple(range(len(features.backbones)))
     say(f"val {100 * probes.val_accuracy(path[0]):.2f} %: the best member alone")
     say(f"val {100 * probes.val_accuracy(everything):.2f} %: all members together")
@@ -173,6 +180,7 @@ def _learn_scales(
     protocol: SearchProtocol,
     proxy: Proxy,
     chosen: Subset,
+    memory: MemoryBudget,
     say: Callable[[str], None],
 ) -> SoftSubset:
     """Scales for all members, and the full probe of the members so scaled, with no further normalisation."""
@@ -191,6 +199,7 @@ def _learn_scales(
         features.val_rows,
         cs=protocol.cs,
         normalizations=("none",),
+        memory=memory,
     )
     accuracy = probes.val_accuracy((0,))
     took = time.perf_counter() - start
