@@ -1,9 +1,10 @@
 """Images per second of every engine and precision against the plain torchvision loop, in one process, taking turns.
 
 The plain loop is the one of benchmarks/extract.py: torchvision transforms, a DataLoader with two worker processes,
-float32 NCHW. Ours is `extract_features` from the same encoded images to the feature matrix in memory. "whole" counts
-everything, so also what an engine takes to make a network ready, once a run; "running" counts from the first batch on,
-which is what a large data set sees. "bare" is the engine alone: full batches of one tensor, as many at once as
+float32 NCHW; its rate leaves out the time of its first 32 images, so the start of its workers. Ours is
+`extract_features` from the same encoded images to the feature matrix in memory. "whole" counts everything, so also what
+an engine takes to make a network ready, once a run; "running" counts from the first batch on, which is what a large
+data set sees. "bare" is the engine alone: full batches of one tensor, as many at once as
 `extract_features` runs, nothing decoded.
 
     python benchmarks/engines.py              # ../shared/data where it is there, else random JPEGs and weights
@@ -88,6 +89,14 @@ def bare_rate(backbone: Backbone, engine: str, precision: str, *, seconds: float
             return workers.count * each * batch_size / elapsed_s
 
 
+def plain_rate(case: Case) -> float:
+    """Images/s of the plain loop without what it takes to start, as measured on its first images."""
+    first = case.split.first(32)
+    start_s = time_s(lambda: plain_loop(case.backbones, first))
+    whole_s = time_s(lambda: plain_loop(case.backbones, case.split))
+    return (len(case.split) - len(first)) / (whole_s - start_s)
+
+
 def our_rates(case: Case, engine: str, precision: str) -> tuple[float, float, torch.Tensor]:
     """Images/s of the whole call and from the first batch on, and the features."""
     steps: list[ExtractionProgress] = []
@@ -114,7 +123,7 @@ def measure(case: Case, variants: list[tuple[str, str]], *, rounds: int, seconds
     ours: dict[tuple[str, str], list[tuple[float, float, float]]] = {v: [] for v in variants if v not in refused}
     errors: dict[tuple[str, str], float] = {}
     for turn in range(rounds):
-        plain.append(len(case.split) / time_s(lambda: plain_loop(case.backbones, case.split)))
+        plain.append(plain_rate(case))
         for variant, rates in ours.items():
             whole, running, features = our_rates(case, *variant)
             rates.append((whole, running, bare_rate(case.backbones[0], *variant, seconds=seconds)))
