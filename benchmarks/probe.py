@@ -36,7 +36,7 @@ from richrep.backbones.addresses import load_backbone
 from richrep.data.datasets import load_dataset
 from richrep.data.preprocessing import Geometry
 from richrep.data.split import carve_val
-from richrep.evaluation.record import cpu_model
+from richrep.evaluation.environment import cpu_model
 from richrep.evaluation.selection import DEFAULT_CS, select_logistic
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features

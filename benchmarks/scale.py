@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from richrep.evaluation.record import cpu_model
+from richrep.evaluation.environment import cpu_model
 from richrep.evaluation.selection import DEFAULT_CS
 from richrep.features.memory import MemoryBudget
 from richrep.features.rows import Rows

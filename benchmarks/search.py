@@ -22,7 +22,7 @@ from richrep.backbones.addresses import load_backbone
 from richrep.backbones.names import distinct_names
 from richrep.data.datasets import load_dataset
 from richrep.data.split import carve_val
-from richrep.evaluation.record import cpu_model
+from richrep.evaluation.environment import cpu_model
 from richrep.evaluation.search.probes import Probes
 from richrep.evaluation.search.proxy import make_proxy
 from richrep.evaluation.search.shortlist import probe_shortlist

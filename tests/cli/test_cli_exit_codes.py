@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import typer
 
 from richrep.cli import console
+from richrep.evaluation.protocols import PROTOCOLS
 
 COMMANDS = ("demo", "inspect", "convert", "list", "extract", "probe", "rank", "search", "results", "datasets")
 COMMANDS += ("cache",)
@@ -20,6 +22,15 @@ def test_help_shows_defaults_that_are_not_values(cli) -> None:
     text = " ".join(cli("probe", "--help").out.replace("│", " ").split())
     for default in ("$RICHREP_HOME/data", "$RICHREP_HOME/features", "by device and size", "the first four", "runs"):
         assert f"[default: ({default})]" in text or f"[default: {default}]" in text
+
+
+def test_the_help_of_probe_names_every_protocol_and_the_list_says_what_each_is(cli) -> None:
+    text = " ".join(cli("probe", "--help").out.replace("│", " ").split())
+    lines = cli("list", "protocols").out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PROTOCOLS)
+    for name, line in zip(PROTOCOLS, lines, strict=True):
+        assert re.search(rf"\b{name}\b", text), name
+        assert re.search(r": choose .+ on val, then .*all training images", line), line
 
 
 def test_version_needs_no_command(cli) -> None:
@@ -63,6 +74,8 @@ def test_the_module_is_the_command() -> None:
         ("probe -b x.th -d cifar10 --data-root nowhere", "nowhere"),
         ("probe -b x.th -d digits --protocol logistc", "Unknown protocol 'logistc'. Did you mean 'logistic'?"),
         ("probe -b x.th -d digits --normalization blockrms", "Unknown normalization 'blockrms'. Did you mean"),
+        ("extract -b x.th -d digits --store fp8", "Error: Unknown storage type 'fp8'. Known: fp16, fp32."),
+        ("rank -b x.th -d digits --score logm", "Unknown score 'logm'. Did you mean 'logme'"),
         ("extract -b x.th -d digits --part tst", "Unknown part 'tst'. Did you mean 'test'"),
         ("probe -b x.th -d digits --json missing/all.json", "the folder missing does not exist"),
         ("probe -b x.th -d digits --json .", "is a folder. Give the name of a file"),

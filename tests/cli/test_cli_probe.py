@@ -236,6 +236,26 @@ def test_a_projection_is_a_normalisation_and_a_bad_one_is_refused(cli, small) ->
     assert outcome.code == 2 and "pca needs a number of components of at least 1, got 'pca:x'" in outcome.message
 
 
+def test_a_projection_too_wide_for_one_member_leaves_that_out_and_measures_the_others(
+    cli, checkpoints, tmp_path
+) -> None:
+    a, b = checkpoints
+    sizes = ["-d", "digits", "--train-size", 150, "--test-size", 50]
+    outcome = cli("probe", "-b", a, "-b", b, *sizes, "--normalization", "block-rms+pca:70")  # each has 64 features
+    assert outcome.code == 1
+    told = " ".join(outcome.out.split())
+    for name in ("resnet20:a", "resnet20:b"):
+        assert f"{name} was not measured: pca:70 needs 70 directions of variance" in told
+    (record,) = records_in(tmp_path / "runs")
+    assert record["representation"] == "cat(resnet20:a+resnet20:b)"
+    assert record["hyperparameters"]["normalization"] == "block-rms+pca:70"
+    assert f"{100 * record['metrics']['test']['accuracy']:.2f}" in outcome.out
+    assert "points over" not in outcome.out  # no member was measured, so there is no gain
+    outcome = cli("probe", "-b", a, "-b", b, *sizes, "--normalization", "pca:5000")
+    assert outcome.code == 2
+    assert "Error: No representation can be measured; the first: pca:5000 needs 5000 directions" in outcome.message
+
+
 def test_precision_and_engine_are_in_the_record_and_apart_in_the_results(cli, small, tmp_path) -> None:
     assert cli("probe", *small, "--engine", "torch").code == 0
     outcome = cli("probe", *small, "--precision", "bf16", "--profile")

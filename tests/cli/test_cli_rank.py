@@ -45,6 +45,7 @@ def test_no_probe_trains_nothing(cli, checkpoints, sizes, monkeypatch) -> None:
 def test_mistakes_are_one_message_and_exit_code_2(cli, checkpoints, sizes) -> None:
     outcome = cli("rank", "-b", checkpoints[0], *sizes, "--score", "logm")
     assert outcome.code == 2 and "Unknown score 'logm'. Did you mean 'logme'" in outcome.message
+    assert "matched" not in outcome.err  # no backbone was loaded
     outcome = cli("rank", "-b", checkpoints[0], *sizes, "--protocol", "kn")
     assert outcome.code == 2 and "Unknown protocol 'kn'. Did you mean 'knn'" in outcome.message
     outcome = cli("rank", "-b", checkpoints[0], *sizes, "--memory-limit", "9MB")

@@ -11,7 +11,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.small_cnn import make_small_cnn
 from richrep.data.datasets import load_dataset
 from richrep.data.split import Dataset, carve_val
-from richrep.errors import BadImageError, DatasetError, RichrepError
+from richrep.errors import BadImageError, DatasetError, FeatureError, RichrepError
 from richrep.evaluation.probe import LogisticProtocol, probe
 from richrep.evaluation.record import Record
 from richrep.evaluation.selection import select_logistic
@@ -321,6 +321,20 @@ def test_skipped_images_are_in_the_record_and_the_others_stay_in_their_parts(tmp
 
 
 # Bad input
+
+
+def test_a_member_the_protocol_cannot_be_fitted_on_is_reported_and_the_others_are_measured(cache: FeatureCache) -> None:
+    protocol = replace(QUICK, normalizations=("pca:7",))  # the members have 8 and 6 features
+    failures: dict[str, str] = {}
+    options = {"protocol": protocol, "cache": cache, **SIZES}
+    alone, joint = probe(make_backbones(), "digits", on_failure=failures.__setitem__, **options)
+    assert list(failures) == ["small-cnn-4-6"] and "pca:7 needs 7 directions" in failures["small-cnn-4-6"]
+    assert [alone.representation, joint.representation] == ["small-cnn-4-8", "cat(small-cnn-4-8+small-cnn-4-6)"]
+    assert "gain_over_best_member" not in joint.metrics["test"]  # the best member may be the one not measured
+    with pytest.raises(FeatureError, match="pca:7 needs 7 directions"):
+        probe(make_backbones(), "digits", **options)
+    with pytest.raises(RichrepError, match="No representation can be measured; the first: pca:7 needs"):
+        probe(make_backbones()[1:], "digits", on_failure=failures.__setitem__, **options)
 
 
 def digits_with_train(rows: np.ndarray) -> Dataset:

@@ -8,15 +8,13 @@ import torch
 from pydantic import ValidationError
 
 from richrep.errors import RichrepError
+from richrep.evaluation.environment import richrep_version
 from richrep.evaluation.metrics import score
 from richrep.evaluation.record import (
     SCHEMA,
     BackboneFacts,
     Record,
-    cpu_model,
-    describe_environment,
     make_record_id,
-    richrep_version,
 )
 
 # The record of design.md, with the ellipses filled in.
@@ -180,24 +178,6 @@ def test_a_record_cannot_be_changed():
 def test_reading_records_does_not_import_torch():
     code = "import sys, richrep.evaluation.record, richrep.evaluation.record_store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_environment_fits_into_a_record_and_names_no_host():
-    facts = describe_environment("cpu")
-    assert facts["torch"] == torch.__version__
-    assert facts["threads"] == torch.get_num_threads()
-    assert {"richrep", "python", "device", "platform", "cpu", "cores"} <= facts.keys()
-    assert "node" not in facts and "user" not in facts
-    assert Record(**design(environment=facts)).environment == facts
-
-
-def test_the_processor_has_a_name_also_where_the_system_tells_none(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Good CPU @ 2 GHz\n")
-    assert cpu_model(cpuinfo) == "Good CPU @ 2 GHz"
-    assert cpu_model(tmp_path / "absent")
-    cpuinfo.write_text("processor\t: 0\n")
-    assert cpu_model(cpuinfo)
 
 
 # Errors

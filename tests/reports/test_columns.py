@@ -160,6 +160,27 @@ def test_results_say_the_mean_gain_of_a_concatenation(make_record):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"protocol": {"name": "knn"}}, {"cat(a+b) on cifar10, probe/logistic: ", "cat(a+b) on cifar10, probe/knn: "}),
+        (
+            {"num_test": 1000},
+            {"cat(a+b) on cifar10, 4000+1000/2000 images: ", "cat(a+b) on cifar10, 4000+1000/1000 images: "},
+        ),
+        (
+            {"precision": "bf16"},
+            {"cat(a+b) on cifar10 [fp32]: ", "cat(a+b) on cifar10 [bf16]: "},
+        ),
+    ],
+)
+def test_mean_gains_of_one_concatenation_say_what_tells_them_apart(make_record, changes, expected):
+    notes = print_table(
+        make_results_table([make_record("a b", gain=0.01), make_record("a b", gain=0.03, **changes)])
+    ).notes
+    assert {note.partition(": ")[0] + ": " for note in notes if "points" in note} == expected
+
+
 @pytest.mark.parametrize("make_table", [make_probe_table, make_results_table])
 def test_an_empty_table_has_titles_and_no_rows(make_table):
     printed = print_table(make_table([]))

@@ -117,63 +117,6 @@ def test_a_seed_measured_again_counts_once_with_its_newest_record(make_record):
         assert table.notes == ("1 older record of a seed measured again was left out.",)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"members": "resnet56"},
-        {"members": "resnet20 resnet20"},
-        {"sha256": "cd" * 32},
-        {"dataset": "cifar100"},
-        {"num_test": 1000},
-        {"kind": "own-head"},
-        {"protocol": {"name": "knn"}},
-        {"protocol": {"name": "logistic", "val_fraction": 0.1}},
-    ],
-)
-def test_what_differs_in_more_than_the_seed_is_never_averaged(make_record, changes):
-    assert len(make_results_table([make_record(), make_record(seed=1, **changes)]).rows) == 2
-
-
-def test_random_backbones_have_other_weights_for_every_seed_and_are_still_averaged(make_record):
-    records = [
-        make_record("resnet18", address="random/resnet18", sha256=sha256, seed=seed)
-        for seed, sha256 in enumerate(["ab" * 32, "cd" * 32])
-    ]
-    assert row_of(make_results_table(records)).num_seeds == 2
-
-
-def test_the_seed_among_the_options_of_the_protocol_does_not_split_a_row(make_record):
-    records = [make_record(seed=seed, protocol={"name": "logistic", "seed": seed}) for seed in (0, 1)]
-    assert row_of(make_results_table(records)).num_seeds == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"sha256": "cd" * 32}, {"resnet20@abababab", "resnet20@cdcdcdcd"}),
-        ({"protocol": {"name": "logistic", "val_fraction": 0.1}}, {"val_fraction=0.2", "val_fraction=0.1"}),
-        ({"num_test": 1000}, {""}),  # the sizes are printed
-        ({"dataset": "cifar100"}, {""}),
-    ],
-)
-def test_rows_of_the_same_label_say_what_tells_them_apart(make_record, changes, expected):
-    rows = make_results_table([make_record(), make_record(**changes)]).rows
-    assert {row.variant for row in rows} == expected
-
-
-def test_an_option_that_only_one_protocol_has_tells_it_apart(make_record):
-    protocol = {"name": "logistic", "val_fraction": 0.2, "grid": list(range(50))}
-    variants = [row.variant for row in make_results_table([make_record(), make_record(protocol=protocol)]).rows]
-    assert "" in variants
-    assert any(variant.startswith("grid=[0, 1") and variant.endswith("…") for variant in variants)
-
-
-def test_the_same_name_at_two_addresses_is_told_apart(make_record):
-    here = make_record()
-    there = here.model_copy(update={"dataset": here.dataset.model_copy(update={"address": "folder:x"}), "id": "z"})
-    assert {row.variant for row in make_results_table([here, there]).rows} == {"parquet:data/cifar10", "folder:x"}
-
-
 def test_results_come_by_data_set_and_the_best_first(make_record):
     records = [
         make_record("a", 0.5, dataset="flowers"),

@@ -52,7 +52,7 @@ app.command("cache")(cache.cache)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from richrep.evaluation.record import richrep_version
+        from richrep.evaluation.environment import richrep_version
 
         typer.echo(f"richrep {richrep_version()}")
         raise typer.Exit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -100,9 +100,29 @@ CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", metavar="DIR", help="The feature cache.", show_default="$RICHREP_HOME/features"),
 ]
+
+
+StoreName = Literal["fp32", "fp16"]
+
+
+def check_store(store: str) -> str:
+    """`store` as it is; RichrepError for a type that the cache does not write."""
+    from richrep.errors import RichrepError, unknown_name_message
+
+    if store not in get_args(StoreName):
+        raise RichrepError(unknown_name_message("storage type", store, get_args(StoreName)))
+    return store
+
+
 Store = Annotated[
-    Literal["fp32", "fp16"],
-    typer.Option("--store", help="How the cache stores features; fp16 rounds them to half the room."),
+    StoreName,
+    typer.Option(
+        "--store",
+        metavar="fp32|fp16",
+        parser=str,  # any text comes as far as the callback, whose message is that of other names
+        callback=check_store,
+        help="How the cache stores features; fp16 rounds them to half the room.",
+    ),
 ]
 Shard = Annotated[
     str | None,

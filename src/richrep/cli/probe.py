@@ -64,7 +64,7 @@ def probe(
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
     all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
-    head in the same way: knn, prototypes, cosine.
+    head in the same way: ridge, knn, prototypes, cosine.
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """

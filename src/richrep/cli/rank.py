@@ -54,6 +54,7 @@ def rank(
     Example: richrep rank -b a.pth -b b.pth -b c.pth -d cifar10 --train-size 5000
     """
     from richrep.data.datasets import load_dataset
+    from richrep.evaluation.rank import check_scores
     from richrep.evaluation.rank import rank as run_rank
     from richrep.evaluation.record_store import save_record
     from richrep.evaluation.transferability import SCORES
@@ -67,6 +68,7 @@ def rank(
     console.check_folder(out, "--out")
     console.check_engine(engine, precision, device)
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
+    check_scores(scores or ())  # said before anything is loaded
     chosen = make_protocol(protocol, None)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded

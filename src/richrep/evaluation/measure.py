@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from richrep.backbones.backbone import Backbone
+from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.protocols.protocol import ProbeProtocol
-from richrep.evaluation.record import Record, describe_environment
+from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import MemoryBudget

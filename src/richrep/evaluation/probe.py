@@ -8,8 +8,9 @@ from typing import Any, Unpack
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Dataset
+from richrep.errors import FeatureError, RichrepError
 from richrep.evaluation.facts import backbone_facts
-from richrep.evaluation.measure import Outcome, common_facts, measure_probe
+from richrep.evaluation.measure import Outcome, common_facts, measure_probe, representation_name
 from richrep.evaluation.metrics import paired_bootstrap_interval, score
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
@@ -49,8 +50,10 @@ def probe(
             None means half of the memory that is free.
         on_record: called with each record as soon as it is measured.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
-            run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
-            when no backbone is left.
+            run it, or not closely enough) and the reason; the others go on without it. Also with the name of a
+            representation that the protocol cannot be fitted on (fewer features than pca asks for); the others are
+            measured, a concatenation with all its members, but without a gain. None raises instead, as it does when
+            nothing is left.
         extraction: keywords of `extract_features` (`ExtractOptions`).
 
     Returns:
@@ -82,19 +85,33 @@ def probe(
             on_record(outcome.record)
         return outcome
 
+    failures: list[FeatureError] = []
+
+    def measure(backbones: Sequence[Backbone], trainval: FeatureSet, test: FeatureSet) -> Outcome | None:
+        try:
+            return measure_probe(backbones, trainval, test, rows, protocol, memory, common, extract_s)
+        except FeatureError as error:  # such as pca:100 of 64 features
+            if on_failure is None:
+                raise
+            failures.append(error)
+            on_failure(representation_name(backbones), str(error))
+            return None
+
     members = []
     for backbone, train_features, test_features in zip(
         features.backbones, features.trainval, features.test, strict=True
     ):
         if backbone.name in features.head_logits:
             keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
-        members.append(
-            keep(measure_probe([backbone], train_features, test_features, rows, protocol, memory, common, extract_s))
-        )
-    if len(members) > 1:
+        if (member := measure([backbone], train_features, test_features)) is not None:
+            members.append(keep(member))
+    if len(features.backbones) > 1:
         trainval, test = (concat_features(f, max_bytes=memory.kept) for f in (features.trainval, features.test))
-        joint = measure_probe(features.backbones, trainval, test, rows, protocol, memory, common, extract_s)
-        keep(_with_gain(joint, members))
+        if (joint := measure(features.backbones, trainval, test)) is not None:
+            all_measured = len(members) == len(features.backbones)  # else the best member may be one that was not
+            keep(_with_gain(joint, members) if all_measured else joint)
+    if not outcomes:
+        raise RichrepError(f"No representation can be measured; the first: {failures[0]}")
     return [outcome.record for outcome in outcomes]
 
 

@@ -58,9 +58,7 @@ def rank(
     Raises:
         RichrepError: an address, a checkpoint, the data set, an image or a score cannot be used; it says which.
     """
-    for name in scores:
-        if name not in SCORES:
-            raise RichrepError(unknown_name_message("score", name, SCORES))
+    check_scores(scores)
     protocol, memory = protocol or LogisticProtocol(), choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
@@ -88,6 +86,13 @@ def rank(
         probed = [keep(_probe_alone(features, place, protocol, memory, common)) for place in places]
         keep(_agreement(ranked, probed, scores, protocol, common))
     return records
+
+
+def check_scores(names: Sequence[str]) -> None:
+    """Raises RichrepError for a name that is not in SCORES."""
+    for name in names:
+        if name not in SCORES:
+            raise RichrepError(unknown_name_message("score", name, SCORES))
 
 
 def _rank_one(features: TaskFeatures, place: int, scores: Sequence[str], common: dict[str, Any]) -> Record:

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import (
@@ -33,6 +28,7 @@ from pydantic import (
 )
 
 from richrep.errors import RichrepError
+from richrep.evaluation.environment import richrep_version
 
 SCHEMA = 1
 # Scores that are fractions in [0, 1]; differences of two of them lie in [-1, 1].
@@ -114,15 +110,6 @@ class DatasetFacts(_Part):
     skipped_images: tuple[SkippedImageFacts, ...] = ()
 
 
-@cache
-def richrep_version() -> str:
-    """Version of the installed richrep; "not installed" when it runs from a bare source folder."""
-    try:
-        return version("richrep")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def make_record_id() -> str:
     """A new id, e.g. '20260131T120000-123456-9f8e7d6c': UTC to the microsecond, then 32 random bits.
 
@@ -147,7 +134,7 @@ class Record(_Part):
         elapsed_s: seconds per step: extract, select, fit, total.
         precision: class of the arithmetic that gave the features: "fp32", "bf16" or "fp16".
         fast_decode: whether JPEGs were decoded at a fraction of their size.
-        environment: see `describe_environment`; "engine" says what ran the networks.
+        environment: see `environment.py`; "engine" says what ran the networks.
         search: of kind "search" alone: how the representation was found (`evaluation/search/records.py`).
     """
 
@@ -275,35 +262,3 @@ def _one_line(error: ValidationError) -> str:
         where = ".".join(str(step) for step in problem["loc"])
         problems.append(f"{where}: {problem['msg']}" if where else problem["msg"])
     return "; ".join(problems)
-
-
-def describe_environment(device: str = "cpu") -> dict[str, Any]:
-    """What a reader needs to judge times and rounding: versions, device, threads, platform, processor.
-
-    Names no host, user or path. `device` is as torch writes it, e.g. "cpu" or "cuda:0".
-    """
-    import torch  # here, so that reading records stays fast
-
-    facts: dict[str, Any] = {
-        "richrep": richrep_version(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-    }
-    if torch.device(device).type == "cuda" and torch.cuda.is_available():
-        facts["device_name"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = torch.version.cuda or torch.version.hip
-    return facts
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the system tells it, or its architecture where it tells none."""
-    try:
-        named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
-    except OSError:  # not Linux
-        named = None
-    return named.group(1).strip() if named else platform.processor() or platform.machine()

@@ -164,13 +164,21 @@ def _verdict(low: float | None, high: float | None) -> str:
 
 
 def _mean_gain_sentences(rows: Sequence[ResultRow]) -> list[str]:
-    return [
-        f"{row.representation} on {row.dataset}{f' [{row.variant}]' if row.variant else ''}: "
-        f"{100 * row.gain:+.2f}{f' ± {100 * row.gain_std:.2f}' if row.gain_std is not None else ''} "
-        f"points over its best member on val ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
-        for row in rows
-        if row.gain is not None
-    ]
+    """One a concatenation; kind, protocol and images are named where the sentences differ in them."""
+    with_gain = [row for row in rows if row.gain is not None]
+    several_methods = len({(row.kind, row.protocol) for row in with_gain}) > 1
+    several_sizes = len({(row.num_train, row.num_val, row.num_test) for row in with_gain}) > 1
+    sentences = []
+    for row in with_gain:
+        if row.gain is not None:
+            method = f", {format_method(row.kind, row.protocol)}" if several_methods else ""
+            images = f", {format_images(row.num_train, row.num_val, row.num_test)} images" if several_sizes else ""
+            sentences.append(
+                f"{row.representation} on {row.dataset}{images}{method}{f' [{row.variant}]' if row.variant else ''}: "
+                f"{100 * row.gain:+.2f}{f' ± {100 * row.gain_std:.2f}' if row.gain_std is not None else ''} "
+                f"points over its best member on val ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
+            )
+    return sentences
 
 
 PROBE_COLUMNS: tuple[Column[ProbeRow], ...] = (

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from richrep.evaluation.record import BackboneFacts, Record
+from richrep.evaluation.record import Record
+from richrep.reports.identity import identity, variants
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,17 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
     """One row per representation (the very same weights), data set, protocol and kind; seeds become mean and spread.
 
     Two records are seeds of one row when representation, backbones (sha256; the address for `random/NAME`, whose
-    weights are drawn from the seed), data set address and sizes, precision, decoding, protocol with all its options and
-    kind agree. A seed measured more than once counts once, with its newest record; a note says how many were set aside.
+    weights are drawn from the seed), data set address and sizes, precision, decoding, how features are stored, protocol
+    with all its options and kind agree. A seed measured more than once counts once, with its newest record; a note says
+    how many were set aside.
     """
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
-        groups[_identity(record)].append(record)
+        groups[identity(record)].append(record)
     seeds = [list({record.seed: record for record in group}.values()) for group in groups.values()]  # the newest wins
     num_repeated = sum(map(len, groups.values())) - sum(map(len, seeds))
-    variants = _variants([group[0] for group in seeds])
-    rows = [_result_row(group, variant) for group, variant in zip(seeds, variants, strict=True)]
+    told_apart = variants([group[0] for group in seeds])
+    rows = [_result_row(group, variant) for group, variant in zip(seeds, told_apart, strict=True)]
     rows.sort(key=lambda row: (row.dataset, row.kind, row.protocol, -(row.test_accuracy or 0.0), row.representation))
     what = (
         "older record of a seed measured again was"
@@ -212,64 +214,3 @@ def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float |
     if not measured or len(measured) < len(values):
         return None, None
     return statistics.fmean(measured), statistics.stdev(measured) if len(measured) > 1 else None
-
-
-def _backbone_identity(backbone: BackboneFacts) -> str:
-    return backbone.address if backbone.address.startswith("random/") else backbone.sha256
-
-
-def _protocol_options(record: Record) -> dict[str, str]:
-    return {key: str(value) for key, value in sorted(record.protocol.items()) if key != "seed"}
-
-
-def _label(record: Record) -> tuple[object, ...]:
-    """What a printed row shows of its origin."""
-    data = record.dataset
-    sizes = (data.num_train, data.num_val, data.num_test)
-    return record.representation, data.name, *sizes, record.kind, record.protocol_name
-
-
-def _identity(record: Record) -> tuple[object, ...]:
-    """What records must share to be seeds of one row."""
-    members = tuple(_backbone_identity(backbone) for backbone in record.backbones)
-    return (
-        *_label(record),
-        members,
-        record.dataset.address,
-        record.dataset.num_classes,
-        record.precision,
-        record.fast_decode,
-        *_protocol_options(record).items(),
-    )
-
-
-def _variants(firsts: Sequence[Record]) -> list[str]:
-    """For the first record of every row, the facts that tell the row from those with the same label; mostly ""."""
-    alike: dict[tuple[object, ...], list[dict[str, str]]] = defaultdict(list)
-    for record in firsts:
-        alike[_label(record)].append(_telling_facts(record))
-    variants = []
-    for record in firsts:
-        others = alike[_label(record)]
-        facts = _telling_facts(record).items()
-        variants.append(", ".join(_short(fact) for key, fact in facts if len({other.get(key) for other in others}) > 1))
-    return variants
-
-
-def _telling_facts(record: Record) -> dict[str, str]:
-    """What `_identity` holds beyond `_label`, as text for people."""
-    facts = {
-        f"backbone {position}": f"{backbone.name}@{_backbone_identity(backbone)}"
-        for position, backbone in enumerate(record.backbones)
-    }
-    facts |= {f"option {key}": f"{key}={value}" for key, value in _protocol_options(record).items()}
-    facts |= {"precision": record.precision, "decoding": "fast decode" if record.fast_decode else "plain decode"}
-    return facts | {"address": record.dataset.address, "classes": f"{record.dataset.num_classes} classes"}
-
-
-def _short(fact: str) -> str:
-    """A checksum by its first 8 digits; anything else by its first 40 characters."""
-    name, at, checksum = fact.rpartition("@")
-    if at and len(checksum) == 64:
-        return f"{name}@{checksum[:8]}"
-    return fact if len(fact) <= 40 else f"{fact[:39]}…"

@@ -1,4 +1,4 @@
-"""The default protocol: a linear probe with the whole penalty path tried."""
+"""Logistic regression, the default protocol: a linear probe with the whole penalty path tried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from richrep.heads.logistic import LogisticHead
 
 @dataclass(frozen=True)
 class LogisticProtocol:
-    """The default protocol, stored whole in every record: fit the path on train, choose on val, refit, score test once.
+    """Logistic regression, the default: choose penalty and normalisation on val, then fit on all training images.
 
     Attributes:
         cs: scikit-learn's C, as wide as t-ReX's search; the penalty is l2 = 1/(N_train·C).
