@@ -267,7 +267,7 @@ def test_precision_and_engine_are_in_the_record_and_apart_in_the_results(cli, sm
     rows = [line for line in cli("results").out.splitlines() if "resnet20" in line]
     assert len(rows) == 2 and sum("bf16" in row for row in rows) == 1
     assert cli("probe", *small, "--precision", "bf16").code == 0  # from the cache
-    assert records_in(tmp_path / "runs")[-1]["environment"]["engine"] == "cache"
+    assert records_in(tmp_path / "runs")[-1]["environment"]["engine"] == "torch (cached)"
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -294,7 +294,7 @@ def test_an_optional_engine_gives_the_features_of_torch(cli, small, tmp_path, en
 def test_profile_says_where_the_time_went(cli, checkpoints) -> None:
     outcome = cli("extract", "-b", checkpoints[0], "-d", "digits", "--train-size", 60, "--test-size", 20, "--profile")
     assert outcome.code == 0
-    for step in ("decode", "resize", "normalize", "forward", "waiting"):
+    for step in ("prepare", "decode", "resize", "normalize", "forward", "waiting"):
         assert re.search(rf"{step} +\d+\.\d\d +\d+ %", outcome.err), step
     assert "of their time for images." in outcome.err
 

@@ -222,6 +222,7 @@ def test_a_skipped_list_left_by_a_killed_run_goes_when_the_image_can_be_decoded(
     extract_features(backbone, split, cache=cache, on_bad_image="skip")
     assert sorted(f.name for f in folder.iterdir()) == [
         "blocks.bin",
+        "engine-torch",
         "features.bin",
         "manifest.json",
         "skipped-00000000.json",

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from richrep.features.cache import FeatureCache
+from richrep.features.engines.engine import Forward, Work
+from richrep.features.engines.torch_engine import TorchEngine
 from richrep.features.extract import extract_features
 from richrep.features.profile import STEPS, ExtractionProfile
 
@@ -13,7 +19,7 @@ def test_shares_are_fractions_of_all_seconds() -> None:
     profile.add("decode", 1.0)
     profile.add("forward", 2.0)
     profile.add("forward", 1.0)
-    assert profile.shares == {"decode": 0.25, "resize": 0, "normalize": 0, "forward": 0.75, "waiting": 0}
+    assert profile.shares == {"prepare": 0, "decode": 0.25, "resize": 0, "normalize": 0, "forward": 0.75, "waiting": 0}
 
 
 @pytest.mark.parametrize(
@@ -45,3 +51,18 @@ def test_what_comes_from_the_cache_costs_nothing(tiny, tmp_path) -> None:
     extract_features(tiny.make_backbone(), tiny.make_split(5), cache=cache)
     extract_features(tiny.make_backbone(), tiny.make_split(5), cache=cache, profile=profile)
     assert set(profile.seconds.values()) == {0.0}
+
+
+def test_what_an_engine_takes_to_get_ready_is_a_step(tiny, monkeypatch) -> None:
+    prepare = TorchEngine.prepare
+
+    @contextlib.contextmanager
+    def slowly(self: TorchEngine, work: Work) -> Iterator[Forward]:
+        time.sleep(0.2)
+        with prepare(self, work) as forward:
+            yield forward
+
+    monkeypatch.setattr(TorchEngine, "prepare", slowly)
+    profile = ExtractionProfile()
+    extract_features(tiny.make_backbone(), tiny.make_split(6), profile=profile, device="cpu")
+    assert profile.seconds["prepare"] >= 0.2

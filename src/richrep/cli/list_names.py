@@ -72,8 +72,11 @@ def _engines() -> list[tuple[str, str]]:
     import torch
 
     from richrep.features.engines import ENGINES
+    from richrep.features.engines.choose import AUTO_ORDER
 
-    lines = [("auto", "the fastest that is installed and keeps the features close enough to float32")]
+    lines = [
+        ("auto", f"the first of {', '.join(AUTO_ORDER)} that is close enough to float32 and not slower than torch")
+    ]
     for name, engine in ENGINES.items():
         problem = engine.problem(torch.device("cpu"), "fp32")
         lines.append((name, f"{engine.description} [not here: {problem}]" if problem else engine.description))

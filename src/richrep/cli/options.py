@@ -75,7 +75,9 @@ OnBadImage = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        "--engine", metavar="NAME", help="What runs the networks; auto takes the fastest. See: richrep list engines."
+        "--engine",
+        metavar="NAME",
+        help="What runs the networks; auto takes the first close to torch and not slower (richrep list engines).",
     ),
 ]
 Precision = Annotated[

@@ -29,11 +29,12 @@ def backbone_facts(backbone: Backbone, name: str) -> BackboneFacts:
 
 
 def engine_facts(feature_sets: Iterable[FeatureSet]) -> dict[str, str]:
-    """The engines that computed the features in this run, and versions: {"engine": "openvino", "openvino": "2026.4.1"}.
+    """The engines that computed the features, and versions: {"engine": "openvino", "openvino": "2026.4.1"}.
 
-    "cache" stands for features that were there: they may come from any engine that kept the tolerance of its precision.
+    "openvino (cached)" are features that were there, of a version that is not known; "cache" those whose engine is not
+    known, because an earlier release stored them.
     """
-    names = sorted({feature_set.engine or "cache" for feature_set in feature_sets})
+    names = sorted({name for feature_set in feature_sets for name in (feature_set.engine or "cache").split("+")})
     return {"engine": "+".join(names)} | {name: version(name) for name in names if name in ("openvino", "onnxruntime")}
 
 

@@ -80,17 +80,19 @@ def fill_sinks(
         return {}
     backbones = dict.fromkeys(task.request.backbone for task in lacking)
     profile = options.profile or ExtractionProfile()
-    with full_float32(), forward_threads(backbones, options.device) as workers:
+    with full_float32(), forward_threads(backbones, options.device) as workers, contextlib.ExitStack() as engines:
         first_images = _FirstImages(split, lacking, claims.first_missing(), options)
-        with runners(_works(lacking, options, workers), options.engine, first_images) as ready:
-            meter.start()  # here, so that the rate does not count what the engine takes to get ready
-            loop = _Loop(ready, options, profile)
-            for claimed in claims.rounds():
-                taken = ((block, [tasks[i] for i in positions]) for block, positions in claimed)
-                ahead, todo = itertools.tee(taken)  # the next block is asked for as soon as its decoding can begin
-                batches = _decoded(split, _plans(ahead, options.batch_size), options, profile)
-                with contextlib.closing(batches), profile.network_threads(workers.count):
-                    loop.run(todo, batches, split, workers, meter)
+        with profile.step("prepare"):
+            works = _works(lacking, options, workers)
+            ready = engines.enter_context(runners(works, options.engine, first_images))
+        meter.start()  # here, so that the rate does not count what the engine takes to get ready
+        loop = _Loop(ready, options, profile)
+        for claimed in claims.rounds():
+            taken = ((block, [tasks[i] for i in positions]) for block, positions in claimed)
+            ahead, todo = itertools.tee(taken)  # the next block is asked for as soon as its decoding can begin
+            batches = _decoded(split, _plans(ahead, options.batch_size), options, profile)
+            with contextlib.closing(batches), profile.network_threads(workers.count):
+                loop.run(todo, batches, split, workers, meter)
         return {task: ready[task.network].engine for task in lacking}
 
 
@@ -170,13 +172,13 @@ class _BlockWork:
         self._skipped |= batch.skipped
         return batch.rows.stop == self._rows.stop
 
-    def hand_over(self, block: int, split: Split) -> None:
-        """Gives every sink its part, if all of it is finite."""
+    def hand_over(self, block: int, split: Split, ready: Mapping[Network, Runner]) -> None:
+        """Gives every sink its part, if all of it is finite, and the name of the engine in `ready` that computed it."""
         for task, features in self._values.items():
             features[[row - self._rows.start for row in self._skipped]] = 0
             _check_finite(features, self._rows, task, split)
             check_range(features, self._rows, task.sink.manifest, split)
-            task.sink.write_block(block, features.cpu(), self._skipped)
+            task.sink.write_block(block, features.cpu(), self._skipped, engine=ready[task.network].engine)
 
 
 class _Loop:
@@ -207,14 +209,14 @@ class _Loop:
                     forward = workers.pool.submit(self._forward, work, batch.rows, uploaded)
                     running.append(_Running(block, work, batch, forward))
                     if len(running) > workers.count:
-                        running.popleft().finish(split, meter)
+                        running.popleft().finish(split, self._ready, meter)
         except Exception:
             with contextlib.suppress(Exception):  # blocks that were complete before the error are kept
                 while running:
-                    running.popleft().finish(split, meter)
+                    running.popleft().finish(split, self._ready, meter)
             raise
         while running:
-            running.popleft().finish(split, meter)
+            running.popleft().finish(split, self._ready, meter)
 
     def _forward(self, work: _BlockWork, rows: range, batch: NormalizedBatch) -> None:
         """Runs every network once. Called in a thread of the pool."""
@@ -239,12 +241,12 @@ class _Running:
     batch: PixelBatch
     forward: Future[None]
 
-    def finish(self, split: Split, meter: ProgressMeter) -> None:
+    def finish(self, split: Split, ready: Mapping[Network, Runner], meter: ProgressMeter) -> None:
         """Waits for it; with the last batch of a block the block is handed over."""
         self.forward.result()
         meter.add_images(len(self.batch.rows))
         if self.work.finished(self.batch):
-            self.work.hand_over(self.block, split)
+            self.work.hand_over(self.block, split, ready)
             meter.add_block()
 
 

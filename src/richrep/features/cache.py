@@ -98,7 +98,7 @@ class FeatureCache:
         try:
             if entry.problem() or not entry.done().all():
                 return None
-            return FinishedSink(manifest, entry.features(), entry.skipped())
+            return FinishedSink(manifest, entry.features(), entry.skipped(), entry.engines())
         except FileNotFoundError:  # cleared meanwhile
             return None
 

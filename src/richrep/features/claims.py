@@ -4,7 +4,8 @@ Workers are processes on one machine or on several; they know of each other only
 over the blocks in order and takes what nobody has taken: a fast one takes more, none waits before everything is either
 done or taken. A claim is a lock (entry.py), which the system releases when its holder dies, however it dies; the block
 is then free again, and the workers that are left compute it. (One that hangs keeps its blocks until it is killed.)
-Nothing depends on claims but the time: a block computed twice is written twice with the same bytes.
+Nothing depends on claims but the time: a block computed twice is written twice, with the same bytes where both workers
+use one engine on processors of one kind, and otherwise within the tolerance of the engines.
 
 Where locks do not reach from machine to machine (some network file systems), give each machine a shard of its own.
 """

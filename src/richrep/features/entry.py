@@ -5,11 +5,14 @@ A folder of
 - ``manifest.json``: what the entry holds; written last on creation, so that a folder with it has all its files;
 - ``features.bin``: (N, D) float32 or float16 as the manifest says, little-endian, at full size from the start;
 - ``blocks.bin``: 32 bytes a block: zeros, or the SHA-256 of the block's bytes and of its list of skipped images;
-- ``skipped-00000007.json``: row and reason of the images of block 7 that could not be decoded; absent without any.
+- ``skipped-00000007.json``: row and reason of the images of block 7 that could not be decoded; absent without any;
+- ``engine-torch``: an empty file for each engine that computed a block of it, for people; not part of the key.
 
 A block's mark is written after its data have reached the disk, and 32 bytes at a multiple of 32 never straddle a disk
 sector. So a kill at any moment costs at most the block in progress. Nothing in the folder depends on time or chance:
 runs of one process or many, interrupted or not, leave the same bytes, and a block written twice is written the same.
+That holds for one engine on processors of one kind with as many threads a batch; others differ by rounding, engines
+within the tolerance that each is held to (engines/choose.py).
 
 While somebody computes block 7, he holds the lock file ``KEY.claims/00000007`` beside the folder. It vanishes with the
 claim; one whose holder was killed is free for others, and goes when the last writer leaves.
@@ -34,6 +37,7 @@ from richrep.features.disk import allocate, explain_write_errors, replace_file, 
 from richrep.features.manifest import Manifest
 
 MARK_BYTES = 32
+_ENGINE = "engine-"
 
 
 class StoredArray(NamedTuple):
@@ -140,7 +144,7 @@ class CacheEntry:
         marks = np.fromfile(self._table, dtype=np.uint8).reshape(-1, MARK_BYTES)
         return np.asarray(marks.any(axis=1))
 
-    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str], *, engine: str = "") -> None:
         data = features.numpy().astype(self.manifest.dtype, copy=False).tobytes()
         listed = _encode_skipped(skipped)
         with explain_write_errors(self.folder, self.data_bytes):
@@ -148,6 +152,8 @@ class CacheEntry:
                 replace_file(self._skipped_file(block), listed)
             else:
                 self._skipped_file(block).unlink(missing_ok=True)
+            if engine:
+                (self.folder / f"{_ENGINE}{engine}").touch()  # one file each: no two workers write the same list
             write_at(self._data, self._offset(block), data)
             write_at(self._table, block * MARK_BYTES, _mark(data, listed))
         if block in self._claimed:
@@ -165,6 +171,9 @@ class CacheEntry:
         for block in np.flatnonzero(self.done()):
             skipped |= {item["row"]: item["reason"] for item in json.loads(self._read_skipped(int(block)))}
         return skipped
+
+    def engines(self) -> tuple[str, ...]:
+        return tuple(sorted(file.name.removeprefix(_ENGINE) for file in self.folder.glob(f"{_ENGINE}*")))
 
     def damaged_blocks(self) -> list[int]:
         """The blocks marked done whose bytes are not the ones that were written."""

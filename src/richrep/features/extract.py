@@ -102,8 +102,9 @@ def extract_features(
         num_workers: threads that decode images while the networks run; 0 decodes in between. None chooses.
         on_bad_image: "stop" raises at the first image that cannot be decoded, "skip" leaves such images out and lists
             them in `FeatureSet.skipped`.
-        engine: a key of ENGINES, or "auto": for each backbone the fastest that is installed and close enough. All but
-            "torch" in fp32 are held against that on the first images, and refused beyond TOLERANCES[precision].
+        engine: a key of ENGINES, or "auto": for each backbone the first of openvino, onnxruntime and torch that is
+            installed, close enough and not slower than torch. All but "torch" in fp32 are held against that on the
+            first images, and refused beyond TOLERANCES[precision].
         precision: "fp32", or "bf16" or "fp16" products; part of the key.
         fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`).
         profile: collects where the time goes.
@@ -174,7 +175,7 @@ def extract_layers(
     )
     with filled_sinks(requests, split, cache, options, Shard(), progress) as (sinks, used):
         return [
-            _feature_set(request, sink, split, engine=used.get(sink.manifest.key, ""))
+            _feature_set(request, sink, split, used=used.get(sink.manifest.key, ""))
             for request, sink in zip(requests, sinks, strict=True)
         ]
 
@@ -293,8 +294,11 @@ def _warn_of_skipped_images(tasks: Sequence[Task], split: Split) -> None:
         )
 
 
-def _feature_set(request: Request, sink: BlockSink, split: Split, *, engine: str) -> FeatureSet:
-    """The finished sink as a FeatureSet; costs a copy only where images were skipped."""
+def _feature_set(request: Request, sink: BlockSink, split: Split, *, used: str) -> FeatureSet:
+    """The finished sink as a FeatureSet; costs a copy only where images were skipped.
+
+    `used` is the engine of this run, "" when it computed nothing.
+    """
     manifest, skipped = sink.manifest, sink.skipped()
     features, labels = sink.features(), torch.from_numpy(split.labels.astype(np.int64))
     if skipped:
@@ -309,5 +313,5 @@ def _feature_set(request: Request, sink: BlockSink, split: Split, *, engine: str
         key=manifest.key,
         skipped=tuple(SkippedImage(row, split.image_name(row), skipped[row]) for row in sorted(skipped)),
         images=manifest.images,
-        engine=engine,
+        engine="+".join(name if name == used else f"{name} (cached)" for name in sink.engines()),
     )

@@ -45,7 +45,8 @@ class FeatureSet:
             class, images, labels and their order.
         skipped: images of the split that have no row here.
         images: SHA-256 (hex) of the split (images, labels, order) whose rows these are; "" when it is not known.
-        engine: what computed them in this run; "" when all came from the cache, or it is not known.
+        engine: what computed them, e.g. "openvino (cached)+torch" where blocks of one engine were in the cache and
+            another computed the rest in this run; "" when it is not known.
     """
 
     features: Features
@@ -125,7 +126,8 @@ def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = No
         start += member.feature_dim
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
     joined = Rows([tensor for member in members for tensor in _tensors(member.features)])
-    return replace(first, features=joined.joined_up_to(max_bytes), blocks=tuple(blocks), key=key)
+    engine = "+".join(sorted({name for member in members for name in member.engine.split("+") if name}))
+    return replace(first, features=joined.joined_up_to(max_bytes), blocks=tuple(blocks), key=key, engine=engine)
 
 
 def _tensors(features: Features) -> Sequence[torch.Tensor]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 STEPS = {
+    "prepare": "the engines made ready: networks exported, compiled and checked on first images, in one thread",
     "decode": "bytes to pixels",
     "resize": "preprocessing by the decoding threads: resize, crop",
     "normalize": "preprocessing on the device: scale, subtract, divide",

@@ -32,10 +32,11 @@ class BlockSink(Protocol):
         """Gives a claimed block back, finished or not."""
         ...
 
-    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str], *, engine: str = "") -> None:
         """Keeps a block: features (rows of the block, D) float32 on the CPU, zero in the rows of skipped images.
 
-        `skipped` maps the row in the split of every image that could not be decoded to the reason. Ends the claim.
+        `skipped` maps the row in the split of every image that could not be decoded to the reason; `engine` is the name
+        of what computed the block, "" when it is not known. Ends the claim.
         """
         ...
 
@@ -47,6 +48,10 @@ class BlockSink(Protocol):
         """Row and reason of every skipped image in the blocks that are there."""
         ...
 
+    def engines(self) -> tuple[str, ...]:
+        """Names of what computed the blocks that are there, as far as they are known, sorted."""
+        ...
+
 
 @dataclass(frozen=True)
 class FinishedSink:
@@ -55,6 +60,7 @@ class FinishedSink:
     manifest: Manifest
     values: torch.Tensor
     skipped_images: dict[int, str]
+    engine_names: tuple[str, ...] = ()
 
     def done(self) -> np.ndarray:
         return np.ones(self.manifest.num_blocks, dtype=bool)
@@ -65,7 +71,7 @@ class FinishedSink:
     def release(self, block: int) -> None:
         pass
 
-    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str], *, engine: str = "") -> None:
         raise AssertionError(f"Block {block} of the {self.manifest.title} is there already.")
 
     def features(self) -> torch.Tensor:
@@ -73,6 +79,9 @@ class FinishedSink:
 
     def skipped(self) -> dict[int, str]:
         return self.skipped_images
+
+    def engines(self) -> tuple[str, ...]:
+        return self.engine_names
 
 
 class MemorySink:
@@ -83,6 +92,7 @@ class MemorySink:
         self._features = torch.empty(manifest.rows, manifest.dim)
         self._done = np.zeros(manifest.num_blocks, dtype=bool)
         self._skipped: dict[int, str] = {}
+        self._engines: set[str] = set()
 
     def done(self) -> np.ndarray:
         return self._done.copy()
@@ -93,10 +103,11 @@ class MemorySink:
     def release(self, block: int) -> None:
         pass
 
-    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str]) -> None:
+    def write_block(self, block: int, features: torch.Tensor, skipped: Mapping[int, str], *, engine: str = "") -> None:
         rows = self.manifest.block_range(block)
         self._features[rows.start : rows.stop] = features
         self._skipped.update(skipped)
+        self._engines |= {engine} - {""}
         self._done[block] = True
 
     def features(self) -> torch.Tensor:
@@ -104,3 +115,6 @@ class MemorySink:
 
     def skipped(self) -> dict[int, str]:
         return dict(self._skipped)
+
+    def engines(self) -> tuple[str, ...]:
+        return tuple(sorted(self._engines))

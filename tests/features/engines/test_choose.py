@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from richrep.features.engines import ENGINES
 from richrep.features.engines.choose import TOLERANCES, check_engine, relative_error
 from richrep.features.engines.engine import Forward, Work
 from richrep.features.extract import extract_features, extract_layers
+from richrep.features.feature_set import concat_features
 from richrep.features.manifest import Precision, Request
 
 CPU = torch.device("cpu")
@@ -139,6 +141,16 @@ def test_values_that_are_not_finite_are_never_close(tiny, engines) -> None:
         extract_features(tiny.make_backbone(), tiny.make_split(6), engine="openvino")
 
 
+def test_where_there_is_nothing_to_compare_the_log_says_so_instead_of_an_error_of_zero(tiny, engines, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    engines(openvino=FaultyEngine("openvino"))
+    backbone = tiny.make_backbone()
+    backbone.trunk.norm.bias.data.fill_(-100.0)  # the ReLU after it leaves zeros
+    assert not extract_features(backbone, tiny.make_split(6), engine="openvino").features.any()
+    assert "tiny: engine openvino, fp32, not checked: nothing to compare, torch in float32 gives" in caplog.text
+    assert "relative error" not in caplog.text
+
+
 def test_the_logits_are_checked_too(tiny, engines) -> None:
     class OffLogits(FaultyEngine):
         @contextlib.contextmanager
@@ -182,7 +194,7 @@ def test_what_the_cache_holds_is_used_whatever_the_engine(tiny, engines, tmp_pat
     stored = extract_features(tiny.make_backbone(), split, cache=cache)
     engines(openvino=FaultyEngine("openvino", refuses="must not be asked"))
     again = extract_features(tiny.make_backbone(), split, cache=cache, engine="openvino")
-    assert again.key == stored.key and again.engine == ""
+    assert again.key == stored.key and again.engine == "torch (cached)"
     assert torch.equal(again.features, stored.features)
 
 
@@ -192,7 +204,7 @@ def test_relative_error_by_hand() -> None:
     # 0.5 / 5 = 0.1 and 0; a row of zeros and one that is not finite have no relative error
     assert relative_error(features, reference) == pytest.approx(0.05)
     assert relative_error(torch.full((4, 2), torch.inf), reference) == torch.inf
-    assert relative_error(features[2:], reference[2:]) == 0
+    assert math.isnan(relative_error(features[2:], reference[2:]))
 
 
 def test_unknown_names_are_named_with_the_nearest() -> None:
@@ -215,3 +227,27 @@ def test_auto_says_why_no_engine_has_a_precision(engines) -> None:
     engines(openvino=absent("openvino"))
     with pytest.raises(EngineError, match=r"No engine computes fp16 here. no openvino here. .* PyTorch computes fp16"):
         check_engine("auto", "fp16", CPU)
+
+
+def test_the_engines_of_an_entry_stay_with_it_and_are_no_part_of_its_key(tiny, engines, tmp_path) -> None:
+    engines(openvino=FaultyEngine("openvino"))
+    split, cache = tiny.make_split(6), FeatureCache(tmp_path, block_rows=2)
+    split.images.broken = {4}  # the last of three blocks
+    with pytest.raises(RuntimeError, match="the disk fails at 4"):
+        extract_features(tiny.make_backbone(), split, cache=cache, engine="openvino", batch_size=1, num_workers=0)
+    split.images.broken = set()
+    mixed = extract_features(tiny.make_backbone(), split, cache=cache)
+    assert mixed.engine == "openvino (cached)+torch"
+    again = extract_features(tiny.make_backbone(), split, cache=cache, engine="openvino")
+    assert again.engine == "openvino (cached)+torch (cached)" and again.key == mixed.key
+    (folder,) = (file.parent for file in tmp_path.glob("??/*/manifest.json"))
+    for file in folder.glob("engine-*"):
+        file.unlink()  # as an earlier release left it
+    assert extract_features(tiny.make_backbone(), split, cache=cache).engine == ""
+
+
+def test_features_side_by_side_name_the_engines_of_all(tiny, engines) -> None:
+    engines(openvino=FaultyEngine("openvino"))
+    split = tiny.make_split(6)
+    members = [extract_features(tiny.make_backbone(), split, engine=engine) for engine in ("torch", "openvino")]
+    assert concat_features(members).engine == "openvino+torch"

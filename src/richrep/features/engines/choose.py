@@ -1,9 +1,13 @@
-"""Which engine runs a network: the one asked for or the fastest, if its features are close enough to float32."""
+"""Which engine runs a network: the one asked for, or the first of an order that is not slower than torch.
+
+Either must give features close enough to float32.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -58,7 +62,8 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
     """Every network of `works` under `engine`, checked on images unless it is torch in fp32, the reference.
 
     Args:
-        engine: a key of ENGINES, or "auto": for each network the fastest that keeps the tolerance of the precision.
+        engine: a key of ENGINES, or "auto": for each network the first of AUTO_ORDER that keeps the tolerance of the
+            precision and takes no longer for the first batch than torch.
         images_of: the normalised first images (B, 3, H, W) for a backbone; asked only when there is something to check.
 
     Raises:
@@ -80,7 +85,7 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
 def relative_error(features: torch.Tensor, reference: torch.Tensor) -> float:
     """Mean of ‖features − reference‖ / ‖reference‖ over the images (B, D) whose reference is finite and not zero.
 
-    Infinite when a feature is not finite.
+    Infinite when a feature is not finite; NaN when there is no such image, so that nothing can be compared.
 
     >>> features, reference = torch.tensor([[3.0, 4.5], [1.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     >>> round(relative_error(features, reference), 6)  # (0.1 + 0) / 2
@@ -89,7 +94,7 @@ def relative_error(features: torch.Tensor, reference: torch.Tensor) -> float:
     norms = reference.norm(dim=1)
     usable = norms.isfinite() & (norms > 0)
     errors = (features - reference)[usable].norm(dim=1) / norms[usable]
-    return float(errors.mean().nan_to_num(nan=torch.inf, posinf=torch.inf)) if len(errors) else 0.0
+    return float(errors.mean().nan_to_num(nan=torch.inf, posinf=torch.inf)) if len(errors) else math.nan
 
 
 def _needs_check(work: Work, engine: str) -> bool:
@@ -106,15 +111,16 @@ class _Reference:
 
     @classmethod
     def of(cls, work: Work, images_of: ImagesOf) -> _Reference:
-        images = images_of(work.backbone)
         with ENGINES["torch"].prepare(replace(work, precision="fp32")) as forward, inference(work.device):
+            images = images_of(work.backbone)
             return cls(work, images, forward(images))
 
     def error(self, forward: Forward) -> float:
-        """Of the worst layer."""
+        """Of the worst layer that can be compared; NaN when none can."""
         with inference(self.work.device):
             given = forward(self.images)
-        return max(relative_error(given[layer], value) for layer, value in self.values.items())
+        errors = [relative_error(given[layer], value) for layer, value in self.values.items()]
+        return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
     def seconds(self, forward: Forward) -> float:
         """Of one batch; the best of three, because other threads disturb."""
@@ -164,7 +170,17 @@ def _tried(name: str, reference: _Reference, engine: str, own: contextlib.ExitSt
         )
     if engine == AUTO and name != "torch":
         _refuse_slower_than_torch(reference, forward)
-    logger.info("%s: engine %s, %s, relative error %.1e.", work.backbone.name, name, work.precision, error)
+    if math.isnan(error):
+        logger.warning(
+            "%s: engine %s, %s, not checked: nothing to compare, torch in float32 gives for the first %d images "
+            "only zeros or values that are not finite.",
+            work.backbone.name,
+            name,
+            work.precision,
+            len(reference.images),
+        )
+    else:
+        logger.info("%s: engine %s, %s, relative error %.1e.", work.backbone.name, name, work.precision, error)
     return forward
 
 

@@ -81,12 +81,12 @@ def _cast_products(backbone: Backbone, dtype: torch.dtype) -> None:
 def _compile_now(forward: Forward, work: Work) -> None:
     """Compiles for the one shape of `work`, here and not in all the threads at once."""
     size_px = work.backbone.preprocessing.geometry.size_px
-    images = torch.zeros(work.batch_size, 3, *size_px, device=work.device).contiguous(memory_format=torch.channels_last)
     try:
         # torch gives up after 8 networks that share a line of code, and all of ours begin in Network.forward
         limits = torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16)
-        with limits, inference(work.device):
-            forward(images)
+        with limits, inference(work.device):  # the zeros too: code compiled for other tensors is no use for inference's
+            zeros = torch.zeros(work.batch_size, 3, *size_px, device=work.device)
+            forward(zeros.contiguous(memory_format=torch.channels_last))
     except Exception as error:  # compilers raise whatever they stumble on
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise EngineError(f"{work.backbone.name!r} cannot be compiled: {reason} Use --engine torch.") from error
