@@ -75,6 +75,32 @@ def test_foreign_tensors_are_set_aside_and_listed(tmp_path: Path, resnet20_tenso
     )
 
 
+@pytest.mark.parametrize("name", ["pool.p", "adapter.conv.weight", "prompt_embeddings"])
+def test_a_tensor_that_may_belong_to_the_network_is_refused_with_advice(
+    tmp_path: Path, resnet20_tensors: Tensors, name: str
+) -> None:
+    path = save({**resnet20_tensors, name: torch.zeros(1)}, tmp_path / "x")
+    for address in (path, f"resnet20@{path}"):
+        with pytest.raises(CheckpointError, match=rf"1 in the file but not in the network: {name}.* delete them from"):
+            load_backbone(address)
+
+
+def test_dinov2_opens_with_its_mask_token_and_not_with_registers(tmp_path: Path) -> None:
+    tensors = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=12).state_dict()
+    tensors["mask_token"] = torch.zeros(1, 384)
+    assert load_backbone(save(tensors, tmp_path / "a")).architecture == "vit_small_patch14_dinov2"
+    with pytest.raises(CheckpointError, match="not in the network: register_tokens"):
+        load_backbone(save(tensors | {"register_tokens": torch.zeros(1, 4, 384)}, tmp_path / "b"))
+
+
+def test_an_architecture_in_the_metadata_that_the_tensors_are_not_is_refused(tmp_path: Path, resnet18: Tensors) -> None:
+    path = save(resnet18, tmp_path / "x", architecture="resnet34.tv_in1k")
+    with pytest.raises(CheckpointError, match="says architecture 'resnet34', but its tensors are those of torchvision"):
+        load_backbone(path)
+    assert load_backbone(f"torchvision/resnet18@{path}").architecture == "resnet18"
+    assert load_backbone(save(resnet18, tmp_path / "y", architecture="nobody_knows")).architecture == "resnet18"
+
+
 def test_a_deeper_network_is_not_taken_for_the_one_inside_it(tmp_path: Path, resnet20_tensors: Tensors) -> None:
     deeper = {**resnet20_tensors}
     for name, tensor in resnet20_tensors.items():

@@ -272,3 +272,44 @@ def test_a_network_beside_those_of_a_format_is_said_and_opens_by_its_key(tmp_pat
     assert_is(path, 1, "the file also holds #model")
     assert_is(f"{path}#model", 0)
     assert load_checkpoint(path, network="model").format == ""
+
+
+@pytest.mark.parametrize("key", ["net", "weights", "params", "network", "encoder", "backbone"])
+def test_a_network_under_any_key_is_the_only_one(tmp_path: Path, key: str) -> None:
+    others = {"acc": torch.tensor(93.1), "epoch": 3, "head": {"weight": torch.zeros(4, 64)}, "optimizer": {"state": {}}}
+    assert_is(save({key: tensors(1, "module."), **others}, tmp_path), 1, f"read from {key!r}; set aside: acc, epoch")
+
+
+def test_two_networks_under_unknown_keys_are_asked_about(tmp_path: Path) -> None:
+    path = save({"left": tensors(0), "right": tensors(1)}, tmp_path)
+    with pytest.raises(CheckpointError, match=r"can be read in 2 ways. Write the one you mean: .*#left, .*#right"):
+        load_backbone(path)
+    assert_is(f"{path}#right", 1)
+
+
+def test_an_average_beside_a_network_under_an_unknown_key_is_not_meant(tmp_path: Path) -> None:
+    path = save({"net": tensors(0), "ema": tensors(1)}, tmp_path)
+    assert_is(path, 0, "the file also holds #ema")
+    assert_is(f"{path}#ema", 1)
+
+
+@pytest.mark.parametrize("container", ["state_dict", "net"])
+@pytest.mark.parametrize("key", ["mask", "masks", "pruning_masks", "mask_dict", "weightMask"])
+def test_masks_under_a_key_that_nobody_knows_are_refused(tmp_path: Path, container: str, key: str) -> None:
+    mask = {name: tensor != 0 for name, tensor in tensors().items()}
+    for found in (mask, list(mask.values()), mask["conv1.weight"]):
+        with pytest.raises(CheckpointError, match=rf"holds masks \({key}\) in a form that no known format has"):
+            load_backbone(save({container: tensors(), key: found}, tmp_path))
+
+
+def test_masks_beside_the_network_of_a_format_are_refused(tmp_path: Path) -> None:
+    network = {f"encoder.{name}": tensor for name, tensor in make_resnet18().state_dict().items()}
+    content = {"state_dict": network | {"predictor.0.weight": torch.zeros(3)}}
+    assert load_backbone(save(content, tmp_path)).family == "simsiam"
+    with pytest.raises(CheckpointError, match=r"in the format of simsiam: holds masks \(prune_mask\)"):
+        load_backbone(save(content | {"prune_mask": {"conv1.weight": torch.ones(2)}}, tmp_path))
+
+
+def test_settings_called_mask_and_the_token_of_masked_pretraining_are_no_masks(tmp_path: Path) -> None:
+    settings = {"mask_ratio": 0.75, "mask_config": {"seed": 3}, "use_masks": False, "mask": None}
+    assert_is(save({"state_dict": tensors(), **settings, "mask_token": torch.zeros(1, 1, 8)}, tmp_path), 0)

@@ -122,6 +122,16 @@ def test_a_network_fine_tuned_on_averaged_patches_opens_with_its_head(tmp_path: 
         load_backbone(f"{NAME}@{tmp_path / 'broken.pth'}")
 
 
+def test_such_a_network_opens_flat_and_under_state_dict_and_others_stay_theirs(averaging: Any) -> None:
+    tensors: Tensors = dict(averaging.state_dict())
+    for content in (tensors, {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}):
+        (network,) = MaeFormat().read(content, {})
+        assert network.tensors.keys() == tensors.keys() and network.hints["pool"] == "avg"
+    scale: Tensors = {"blocks.0.ls1.gamma": torch.ones(128)}  # of CaiT, BEiT, DINOv2
+    assert MaeFormat().read(tensors | scale, {}) == []
+    assert MaeFormat().read({"state_dict": tensors | {"norm.weight": torch.ones(128)}}, {}) == []
+
+
 def test_a_linear_probe_opens_with_its_batch_norm_folded(tmp_path: Path, vit: nn.Module) -> None:
     probe: Any = nn.Sequential(nn.BatchNorm1d(128, affine=False, eps=1e-6), nn.Linear(128, 3)).eval()
     probe[0].running_mean.normal_(generator=torch.Generator().manual_seed(2))

@@ -326,6 +326,18 @@ def test_a_million_entries_take_seconds() -> None:
     assert time.perf_counter() - start < 60
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"](" + b"N" * 5_000_001 + b"e", "takes more than 5,000,000 instructions to read"),
+        (b"](" + b"}" * 500_001 + b"e", "holds more than 500,000 lists or dictionaries"),
+        (b"](" + tensor() + b"q\x00" + tensor() * 50_000 + b"e", "holds more than 50,000 tensors"),
+    ],
+)
+def test_more_values_than_any_training_has_are_refused(body: bytes, reason: str) -> None:
+    refuse(zip_file(body), reason)
+
+
 def colliding(count: int) -> list[bytes]:
     """Numbers of one hash, which Python takes modulo 2**61 - 1; dictionaries of them take time by the square."""
     return [number(i * (2**61 - 1)) for i in range(1, count + 1)]

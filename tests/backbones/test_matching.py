@@ -100,6 +100,12 @@ def test_surplus_under_foreign_names_is_ignored_and_under_numbered_siblings_is_n
     assert comparison.unexpected == ("conv2.weight", "bn7.bias")
 
 
+@pytest.mark.parametrize("name", ["register_tokens", "pool.p", "adapter.conv.weight", "lora.a", "fc_norm.weight"])
+def test_surplus_of_an_unknown_name_is_unexpected(name: str) -> None:
+    comparison = compare({**make_tensors(), name: torch.zeros(1)}, make_network().state_dict())
+    assert (comparison.unexpected, comparison.ignored, comparison.fits) == ((name,), (), False)
+
+
 def test_values_that_are_not_finite_name_their_tensors() -> None:
     tensors = make_tensors()
     tensors["conv1.weight"][0] = float("nan")

@@ -95,7 +95,19 @@ def test_biases_and_norms_are_never_inferred_to_be_pruned() -> None:
     ],
 )
 def test_the_load_report_says_where_masks_come_from(masks, source, line) -> None:
-    assert describe_masks(masks, source) == line
+    assert describe_masks(masks, source, trunk=nn.Identity(), head=None) == line
+
+
+def test_layers_with_few_zeros_are_said_to_have_no_mask() -> None:
+    trunk = nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 10))
+    for layer, zeros in zip(trunk, (1, 50), strict=True):  # of 200 values: 0.5 %, 25 %
+        layer.weight.data.fill_(1.0)
+        layer.weight.data.view(-1)[:zeros] = 0.0
+    masks = infer_masks(trunk, None)
+    assert describe_masks(masks, "zeros", trunk=trunk, head=None) == (
+        "masks: 1 weights, 25.0% of their values pruned, inferred from weights that are exactly zero; none for 1 layer "
+        "with under 1% zeros",
+    )
 
 
 def test_mobilenet_is_counted_as_published() -> None:

@@ -3,7 +3,7 @@
 A file may hold several networks, and may be readable in several ways; `PATH#NAME` says which is meant:
 
 1. a network of the format that the file is in, by its name (`#ema`) or with the format (`#trex:ema`);
-2. what lies under a key of a training script's container, `#model`, or `#ema` for an average of any spelling;
+2. what lies under a key of a container, `#model`, `#net`, or `#ema` for an average of any spelling;
 3. the tensors whose names start with NAME and a dot, `#backbone`, also within one of those, `#ema/backbone`.
 """
 
@@ -20,6 +20,7 @@ import torch
 from richrep.backbones.files.reading import Content, read_content
 from richrep.backbones.formats import FORMATS
 from richrep.backbones.formats.format import Format, Network, under
+from richrep.backbones.formats.masks_beside import check_no_masks
 from richrep.backbones.formats.plain import main_networks, read_plain
 from richrep.backbones.formats.pruned import PROJECTS
 from richrep.backbones.formats.wrapped_layers import Unwrapped, unwrap_layers
@@ -177,12 +178,19 @@ def _read_with(formats: Mapping[str, Format], value: object, content: Content) -
         return claims
     for name, entry in formats.items():
         try:
-            networks = entry.read(value, content.metadata)
+            if networks := entry.read(value, content.metadata):
+                check_no_masks(_beside(value), applied=("mask", "masks") if name in PROJECTS else ())
         except (CheckpointError, ValueError, TypeError, LookupError, RuntimeError) as error:  # tensors of any shape
             raise CheckpointError(f"{content.path}, a file in the format of {name}: {error}") from None
         if networks:
             claims[name] = networks
     return claims
+
+
+def _beside(value: Mapping[object, object]) -> dict[object, object]:
+    """What may lie beside the weights in a container; nothing when `value` is the state dict itself."""
+    is_container = any(isinstance(entry, Mapping) for entry in value.values())
+    return {name: entry for name, entry in value.items() if is_container or not isinstance(entry, torch.Tensor)}
 
 
 def _called(wanted: str, every: Sequence[_Reading]) -> list[_Reading]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from richrep.backbones.backbone import Backbone
@@ -76,7 +77,8 @@ def _match(checkpoint: Checkpoint, architecture: str) -> _Match:
     except CheckpointError as error:
         refusal = str(error)  # the exception itself would keep the file in memory
     fitting = []
-    for inner in inner_networks(checkpoint)[:_MAX_PREFIXES] if checkpoint.format in _MAY_HAVE_PREFIXES else ():
+    inner_ones = inner_networks(checkpoint) if checkpoint.format in _MAY_HAVE_PREFIXES else ()
+    for inner in islice(inner_ones, _MAX_PREFIXES):
         try:
             found = find_architecture(list(FAMILIES.values()), inner.checkpoint, wanted=wanted)
         except CheckpointError:  # not this one; `refusal` speaks of the file as it stands

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from richrep.backbones.foreign import is_beside, is_copy
 from richrep.errors import CheckpointError
 
 # Counts training batches and changes no feature; files from before PyTorch 0.4.1 lack it.
@@ -26,9 +27,9 @@ class Comparison:
         matched: how many tensors of the network the file has, with the same shape and a usable type.
         total: how many tensors the network has (without `num_batches_tracked`).
         missing: names of the network that the file lacks.
-        unexpected: names of the file that belong to this network's own modules but not to this network.
+        unexpected: names of the file that are none of this network and may be of its forward pass.
         misshapen: "name: file (2, 3), network (2, 4)".
-        ignored: names of the file that belong to modules foreign to the network.
+        ignored: names of the file that take no part in the features: heads, losses, copies (foreign.py).
     """
 
     matched: int
@@ -68,9 +69,9 @@ def compare(
 ) -> Comparison:
     """Holds the `tensors` of a file against the `expected` state dict of a network.
 
-    A surplus tensor under a top-level module of the network, or under one numbered like it (`layer4` beside
-    `layer3`), is unexpected: the file holds another network. Under any other name it is ignored, unless the `tensors`
-    are the `whole` network and nothing else: then every surplus tensor is unexpected.
+    A surplus tensor is ignored only when its top-level name says that it takes no part in the features (foreign.py),
+    and the network has no module of that name, or of that name with another number (`layer4` beside `layer3`). Any
+    other is unexpected, and all are when the `tensors` are the `whole` network and nothing else.
     """
     wanted = {name: tensor for name, tensor in expected.items() if not _is_batch_counter(name)}
     missing = tuple(name for name in wanted if name not in tensors)
@@ -81,8 +82,11 @@ def compare(
     )
     own = {_family_of_module(name) for name in expected}
     surplus = [name for name in tensors if name not in expected and not _is_batch_counter(name)]
-    unexpected = tuple(name for name in surplus if whole or _family_of_module(name) in own)
-    ignored = () if whole else tuple(name for name in surplus if _family_of_module(name) not in own)
+    ignored = (
+        () if whole else tuple(name for name in surplus if _family_of_module(name) not in own and _is_foreign(name))
+    )
+    foreign = set(ignored)
+    unexpected = tuple(name for name in surplus if name not in foreign)
     matched = len(wanted) - len(missing) - len(misshapen)
     return Comparison(matched, len(wanted), missing, unexpected, misshapen, ignored)
 
@@ -159,6 +163,12 @@ def _difference(found: torch.Tensor, wanted: torch.Tensor) -> str:
 
 def _is_batch_counter(name: str) -> bool:
     return name.rpartition(".")[2] == _BATCH_COUNTER
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether the top-level module or buffer takes no part in the features."""
+    part = name.partition(".")[0]
+    return is_beside(part) or is_copy(part)
 
 
 def _family_of_module(name: str) -> str:

@@ -7,20 +7,16 @@ when what lies beside them is plainly no part of a network: heads, projectors, l
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from richrep.backbones.checkpoint import Checkpoint
+from richrep.backbones.foreign import is_beside
 from richrep.backbones.formats.format import under
 
-# Modules that are no part of a network that gives features, and buffers of losses, metrics and normalisations
-_FOREIGN = re.compile(
-    r"(\w*_)?(head|heads|proj|projector|projection|predictor|prediction|prototypes?|criterion|loss\w*|queue\w*|probe"
-    r"|classifier|fc\d*|linear\w*|neck|decoder\w*|metrics?|acc|accuracy|mask_token|temperature|logit_scale|center"
-    r"|normali[sz]er?|data_preprocessor|n_averaged)(_\w+)?",
-    re.IGNORECASE,
-)
 _COLOURS = 3  # the first layer of every network takes images, (D, 3, P, P)
 _MIN_TENSORS = 6  # AlexNet's convolutions, without its head, have ten
 _LISTED = 4
@@ -43,7 +39,7 @@ class Inner:
     @property
     def strangers(self) -> tuple[str, ...]:
         """Those of `beside` that may belong to a network."""
-        return tuple(name for name in self.beside if not _FOREIGN.fullmatch(_branch(name, self.prefix)))
+        return tuple(name for name in self.beside if not is_beside(_branch(name, self.prefix)))
 
     def is_copy_of(self, other: Inner) -> bool:
         """Whether both hold the same values under the same names."""
@@ -51,12 +47,18 @@ class Inner:
         return own.keys() == others.keys() and all(_are_equal(own[name], others[name]) for name in own)
 
 
-def inner_networks(checkpoint: Checkpoint) -> list[Inner]:
+def inner_networks(checkpoint: Checkpoint) -> Iterator[Inner]:
     """What may be a network under a prefix: it has a layer that takes images. Shorter prefixes first."""
     stems = [name for name, tensor in checkpoint.tensors.items() if tensor.ndim == 4 and tensor.shape[1] == _COLOURS]
-    prefixes = {name[: match.end()] for name in stems for match in re.finditer(r"\.", name)}
-    found = [_inner(checkpoint, prefix) for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), prefix))]
-    return [inner for inner in found if len(inner.checkpoint.tensors) >= _MIN_TENSORS]
+    sizes = Counter(prefix for name in checkpoint.tensors for prefix in _prefixes(name))
+    prefixes = {prefix for name in stems for prefix in _prefixes(name) if sizes[prefix] >= _MIN_TENSORS}
+    for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), prefix)):
+        yield _inner(checkpoint, prefix)
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """ "a.", "a.b." of "a.b.weight"."""
+    return (name[: match.end()] for match in re.finditer(r"\.", name))
 
 
 def _inner(checkpoint: Checkpoint, prefix: str) -> Inner:

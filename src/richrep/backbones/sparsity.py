@@ -105,14 +105,20 @@ def measure_sparsity(backbone: Backbone) -> Sparsity:
     )
 
 
-def describe_masks(masks: Mapping[str, torch.Tensor], source: MaskSource) -> tuple[str, ...]:
+def describe_masks(
+    masks: Mapping[str, torch.Tensor], source: MaskSource, *, trunk: nn.Module, head: nn.Module | None
+) -> tuple[str, ...]:
     """A sentence for the load report; nothing without masks."""
     if not masks:
         return ("masks in the file prune nothing",) if source == "file" else ()
     pruned = sum(mask.numel() - int(mask.sum()) for mask in masks.values())
     share = pruned / sum(mask.numel() for mask in masks.values())
     origin = "from the file" if source == "file" else "inferred from weights that are exactly zero"
-    return (f"masks: {len(masks)} weights, {share:.1%} of their values pruned, {origin}",)
+    said = f"masks: {len(masks)} weights, {share:.1%} of their values pruned, {origin}"
+    left = sum(f"{name}.weight" not in masks for name, _ in prunable_layers(trunk, head))
+    if source == "zeros" and left:
+        said += f"; none for {left} layer{'s' * (left > 1)} with under {MIN_ZEROS:.0%} zeros"
+    return (said,)
 
 
 def _named_modules(trunk: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, nn.Module]]:

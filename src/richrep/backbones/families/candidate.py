@@ -77,8 +77,11 @@ def nothing_fits(candidates: Sequence[Candidate], checkpoint: Checkpoint, wanted
             f"{checkpoint.path} has the tensors of {nearest.address}, but needs {', '.join(nearest.unheeded)}, which "
             "that one cannot do. Leave the architecture out, and the right one is found."
         )
+    advice = ""
+    if nearest.comparison.mismatches == len(nearest.comparison.unexpected):
+        advice = " If these take no part in its features, delete them from the state dict and save it again."
     start = "does not hold" if wanted else "fits no known architecture; the nearest is"
     return (
         f"{checkpoint.path} {start} {nearest.address}{f', then {others}' if others and not wanted else ''}. "
-        f"Against {nearest.address}: {nearest.comparison.describe()}. Nothing was loaded."
+        f"Against {nearest.address}: {nearest.comparison.describe()}. Nothing was loaded.{advice}"
     )

@@ -39,11 +39,27 @@ def find_architecture(
         near = [] if wanted else [(f, a) for f in families for a in f.nearest(checkpoint) if (f, a) not in named]
         candidates += [_compare(family, name, checkpoint) for family, name in near]
         raise CheckpointError(nothing_fits(candidates, checkpoint, wanted))
+    if not wanted:
+        _check_stated(families, fitting, checkpoint)
     chosen = _resolve(fitting, checkpoint)
     if len(chosen) > 1:
         raise CheckpointError(several_fit(chosen, checkpoint))
     others = tuple(candidate.address for candidate in fitting if candidate is not chosen[0])
     return chosen[0], others
+
+
+def _check_stated(families: Sequence[Family], fitting: Sequence[Candidate], checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError when the metadata `architecture` is a known one that the tensors are not."""
+    stated = checkpoint.metadata.get("architecture", "").partition(".")[0]
+    known = [family for family in families if stated and knows(family, stated)]
+    if not known or any(candidate.architecture == stated for candidate in fitting):
+        return
+    if not any(_compare(family, stated, checkpoint).fits for family in known):
+        found = fitting[0].address
+        raise CheckpointError(
+            f"{checkpoint.path}: its metadata says architecture {stated!r}, but its tensors are those of {found}. If "
+            f"the tensors are right, write {found}@{checkpoint.path}; else get the file that belongs to them."
+        )
 
 
 def fits(family: Family, architecture: str, checkpoint: Checkpoint) -> bool:
@@ -82,7 +98,7 @@ def build_backbone(family: Family, architecture: str, checkpoint: Checkpoint, *,
             _first_line(layout, comparison),
             *checkpoint.notes,
             *layout.notes,
-            *describe_masks(masks, mask_source),
+            *describe_masks(masks, mask_source, trunk=layout.trunk, head=layout.head),
         ),
         masks=masks,
         mask_source=mask_source,

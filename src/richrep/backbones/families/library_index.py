@@ -115,13 +115,14 @@ def _count(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) ->
 def nearest(entries: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """The few architectures with the most values in common, at least half of them; nearest first."""
     sizes, by_module = _count(entries, tensors)
+    whole = sum(sizes.values())
 
     def share_in_common(name: str) -> float:
         """2 |A ∩ B| / (|A| + |B|), in values; 1 means the same."""
         entry = entries[name]
-        found = {top: _in_trunk(top, sizes, by_module, entry) for top in {*sizes, *entry.trunk}}
-        common = sum(min(found[top], count) for top, count in entry.trunk.items())
-        return 2 * common / max(sum(found.values()) + sum(entry.trunk.values()), 1)
+        common = sum(min(_in_trunk(top, sizes, by_module, entry), count) for top, count in entry.trunk.items())
+        own = whole - sum(by_module.get(head, 0) for head in entry.heads)  # not top by top: a file may have thousands
+        return 2 * common / max(own + sum(entry.trunk.values()), 1)
 
     scores = {name: share_in_common(name) for name in entries}
     near = [name for name, score in scores.items() if score >= _RESEMBLES]

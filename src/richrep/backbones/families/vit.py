@@ -16,6 +16,7 @@ from richrep.backbones.families.metadata import read_preprocessing
 from richrep.backbones.families.timm_models import TimmFamily
 from richrep.backbones.formats.vit_tensors import (
     MAX_DEPTH,
+    QUICK_GELU,
     VitShape,
     imagenet_preprocessing,
     is_described,
@@ -36,7 +37,6 @@ _SIZES = {
     (1408, 40, 16): "giant",
     (1664, 48, 16): "gigantic",
 }
-_QUICK = "quick_gelu"  # timm's word for CLIP's x * sigmoid(1.702 x)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class VitFamily:
             return []
         _check_published(checkpoint)
         if "activation" not in checkpoint.hints:
-            names = " or ".join(_name(checkpoint, activation) + _at(checkpoint) for activation in (_QUICK, "gelu"))
+            names = " or ".join(_name(checkpoint, activation) + _at(checkpoint) for activation in (QUICK_GELU, "gelu"))
             raise CheckpointError(
                 f"{checkpoint.path} does not say which activation its MLPs have: QuickGELU, as OpenAI trained, or "
                 f"GELU, as open_clip usually does. Name the right one: {names}."
@@ -115,7 +115,7 @@ def _name(checkpoint: Checkpoint, activation: str) -> str:
     shape, heads = read_vit_shape(checkpoint.tensors), _heads(checkpoint)
     size = _SIZES.get((shape.width, shape.depth, heads), f"{shape.width}x{shape.depth}_heads{heads}")
     clip = "clip_" if _has_first_norm(checkpoint) else ""
-    quick = "quickgelu_" if activation == _QUICK else ""
+    quick = "quickgelu_" if activation == QUICK_GELU else ""
     return f"vit_{size}_patch{shape.patch_px}_{clip}{quick}{shape.size_px}"
 
 
@@ -153,7 +153,7 @@ def _spelled_choices(spelled: re.Match[str], checkpoint: Checkpoint) -> _Choices
             f"be {own}. Correct the name."
         )
     norm_eps = float(checkpoint.hints.get("norm_eps", 1e-5 if spelled[3] else 1e-6))
-    return _Choices(depth, num_heads, _QUICK if spelled[4] else "gelu", norm_eps)
+    return _Choices(depth, num_heads, QUICK_GELU if spelled[4] else "gelu", norm_eps)
 
 
 def _lay_out(choices: _Choices, checkpoint: Checkpoint) -> Layout:
@@ -167,13 +167,14 @@ def _lay_out(choices: _Choices, checkpoint: Checkpoint) -> Layout:
     assumed = imagenet_preprocessing(shape.size_px, "bicubic")
     preprocessing, note = read_preprocessing(checkpoint, assumed, "ImageNet mean and std")
     own_heads = checkpoint.hints.get("num_heads", str(choices.num_heads)) == str(choices.num_heads)
+    own_activation = choices.activation == QUICK_GELU or checkpoint.hints.get("activation") != QUICK_GELU
     return Layout(
         trunk=_make_trunk(shape, choices, checkpoint),
         preprocessing=preprocessing,
         feature_dim=shape.width,
         tensors=checkpoint.tensors,
         notes=(note,),
-        heeded=("norm_eps", "activation", "pool", *(["num_heads"] if own_heads else [])),
+        heeded=("norm_eps", *(["activation"] if own_activation else []), "pool", *(["num_heads"] if own_heads else [])),
         **linear_head(checkpoint.tensors, "head", width=shape.width),
     )
 

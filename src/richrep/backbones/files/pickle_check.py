@@ -15,11 +15,20 @@ from functools import partial
 from mmap import mmap
 
 from richrep.backbones.files.pickle_calls import call
-from richrep.backbones.files.pickle_limits import Limits, check_inert, check_memo, make_tuple
+from richrep.backbones.files.pickle_limits import MAX_INSTRUCTIONS, Limits, check_inert, check_memo, make_tuple
 from richrep.backbones.files.pickle_names import STAND_INS, is_allowed, is_inert, is_unusual_tensor
 from richrep.backbones.files.pickle_scan import modern_name
 from richrep.backbones.files.pickle_tensors import make_storage
-from richrep.backbones.files.pickle_values import BrokenPickle, Items, Made, Name, RefusedPickle, Storage, Tuple
+from richrep.backbones.files.pickle_values import (
+    BrokenPickle,
+    Items,
+    LargePickle,
+    Made,
+    Name,
+    RefusedPickle,
+    Storage,
+    Tuple,
+)
 from richrep.backbones.files.placeholder import Placeholder, PlaceholderList, PlaceholderMapping
 
 
@@ -58,9 +67,15 @@ class PickleWalk:
         """
         self._stack, self._marks, self._memo = [], [], {}
         data, handlers = self._data, self._handlers
+        instructions = 0
         try:
             while (code := data[self.position]) != pickle.STOP[0]:
                 self.position += 1
+                instructions += 1
+                if instructions > MAX_INSTRUCTIONS:
+                    raise LargePickle(
+                        f"takes more than {MAX_INSTRUCTIONS:,} instructions to read, which no network needs"
+                    )
                 if code not in handlers:
                     raise RefusedPickle(_unknown_instruction(code))
                 handlers[code]()
@@ -135,6 +150,7 @@ class PickleWalk:
         self._stack.append(number)
 
     def _push_items(self, kind: str) -> None:
+        self._limits.count_container()
         self._stack.append(Items(kind))
 
     def _push_tuple(self, items: list[object]) -> None:

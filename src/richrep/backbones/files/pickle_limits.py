@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from richrep.backbones.files.pickle_values import Bytes, Items, RefusedPickle, Tuple
+from richrep.backbones.files.pickle_values import Bytes, Items, LargePickle, RefusedPickle, Tuple
 
 _MAX_INERT = 500  # classes; torch takes time that grows with their square
 _MAX_TUPLE_DEPTH = 100  # Python hashes nested tuples by recursion, and crashes on very deep ones
@@ -14,6 +14,11 @@ _MAX_VIEWS = 16  # bytes of all tensors together, per byte of the file: tensors 
 _MAX_ODD_KEYS = 10_000
 _MAX_MEMO_GAP = 100_000  # the numbers of the memo count up; others could collide as well
 _SMALL_KEY = 1000
+# A network has under 3,000 tensors; with its average and three of the optimiser for each, 15,000. Each takes some 40
+# instructions, and a history of a million entries three each.
+_MAX_TENSORS = 50_000
+_MAX_CONTAINERS = 500_000  # lists, dictionaries and sets; a state of an optimiser has one a parameter
+MAX_INSTRUCTIONS = 5_000_000
 _SLACK = 1024  # bytes, for the smallest files
 
 
@@ -31,6 +36,8 @@ class Limits:
         self._copied = 0
         self._viewed = 0
         self._odd_keys = 0
+        self._tensors = 0
+        self._containers = 0
 
     def count_copy(self, value: object) -> int:
         """The size of a value that may be copied; refused when copies of copies pile up."""
@@ -48,9 +55,18 @@ class Limits:
 
     def count_view(self, size: int) -> None:
         """A tensor of `size` bytes."""
+        self._tensors += 1
+        if self._tensors > _MAX_TENSORS:
+            raise LargePickle(f"holds more than {_MAX_TENSORS:,} tensors, which no training of a network has")
         self._viewed += size
         if self._viewed > _MAX_VIEWS * self._file_size + _SLACK:
             raise RefusedPickle("holds tensors that repeat the same values, more than the file could hold")
+
+    def count_container(self) -> None:
+        """A list, dictionary or set."""
+        self._containers += 1
+        if self._containers > _MAX_CONTAINERS:
+            raise LargePickle(f"holds more than {_MAX_CONTAINERS:,} lists or dictionaries, which no network needs")
 
     def count_key(self, target: Items, key: object) -> None:
         """A key of `target`. Texts have hashes that no file can choose, numbers that count up never collide."""

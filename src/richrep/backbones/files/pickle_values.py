@@ -9,6 +9,10 @@ class RefusedPickle(Exception):
     """Why a pickle is not read, in words that follow the name of the file."""
 
 
+class LargePickle(RefusedPickle):
+    """Refused for its length alone, so nobody should read the rest of it either."""
+
+
 class BrokenPickle(Exception):
     """The pickle is truncated or no pickle."""
 

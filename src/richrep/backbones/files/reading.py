@@ -17,6 +17,7 @@ from pathlib import Path
 
 from richrep.backbones.files.checkpoint_file import read_file
 from richrep.backbones.files.folder import read_folder
+from richrep.backbones.files.name_limits import check_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +51,14 @@ def read_content(path: Path) -> Content:
     No code of a file can run, nothing that it names is imported, and it costs no more memory than its size.
 
     Raises:
-        CheckpointError: the file is missing, empty, truncated, not a checkpoint, or asks for code.
+        CheckpointError: the file is missing, empty, truncated, not a checkpoint, too large for one, or asks for code.
     """
     if os.path.isdir(path):
         value, metadata, files = read_folder(path)
-        return Content(value, path, files, metadata)
-    value, metadata = read_file(path)
-    return Content(value, path, (path,), metadata)
+    else:
+        (value, metadata), files = read_file(path), (path,)
+    check_names(value, where=str(path))
+    return Content(value, path, files, metadata)
 
 
 def _sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ import torch
 from richrep.backbones.files.pickle_check import PickleWalk
 from richrep.backbones.files.pickle_names import allow_list
 from richrep.backbones.files.pickle_scan import names_in, refused_names
-from richrep.backbones.files.pickle_values import BrokenPickle, RefusedPickle
+from richrep.backbones.files.pickle_values import BrokenPickle, LargePickle, RefusedPickle
 from richrep.backbones.files.placeholder import Placeholder
 from richrep.backbones.files.refusals import broken_file, listed
 from richrep.errors import CheckpointError
@@ -210,7 +210,7 @@ def _wrong_member(members: list[zipfile.ZipInfo], root: str) -> str:
 
 def _refused(path: Path, data: bytes | mmap, error: RefusedPickle | None) -> CheckpointError:
     """Why a pickle is not read: what it asks for, else what is wrong with it."""
-    if names := refused_names(data):
+    if not isinstance(error, LargePickle) and (names := refused_names(data)):
         return _asks_for_code(path, names)
     if error is not None:
         return CheckpointError(f"{path} {error}. Nothing was loaded; save only the state_dict() of the model.")

@@ -11,7 +11,7 @@ import torch
 
 from richrep.backbones.formats.container import read_container
 from richrep.backbones.formats.format import Network, renamed, set_aside_note, split_off, under
-from richrep.backbones.formats.vit_tensors import read_vit_shape, vit_hints
+from richrep.backbones.formats.vit_tensors import QUICK_GELU, read_vit_shape, vit_hints
 from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import CheckpointError
 
@@ -84,11 +84,11 @@ def _activation(content: Mapping[str, Any], others: Mapping[str, torch.Tensor]) 
     Empty when the file does not say: open_clip also writes OpenAI's weights, and QuickGELU goes with some text towers.
     """
     if _OPENAI_ONLY & others.keys():
-        return "quick_gelu", "QuickGELU, as the file has the tensors of OpenAI's archives"
+        return QUICK_GELU, "QuickGELU, as the file has the tensors of OpenAI's archives"
     name = content.get("name")
     if isinstance(name, str) and "state_dict" in content and re.search(r"ViT-|quickgelu", name):
         quick = "quickgelu" in name
-        return ("quick_gelu" if quick else "gelu"), f"{'Quick' * quick}GELU, by open_clip's name of the run {name!r}"
+        return (QUICK_GELU if quick else "gelu"), f"{'Quick' * quick}GELU, by open_clip's name of the run {name!r}"
     return "", "not said by the file, so as in the architecture's name"
 
 

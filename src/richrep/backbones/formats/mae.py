@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from richrep.backbones.formats.vit_tensors import (
 )
 from richrep.errors import CheckpointError
 
+_OF_VIT = re.compile(
+    r"cls_token|pos_embed|(patch_embed\.proj|fc_norm|head|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12]))"
+    r"\.(weight|bias)"
+)
 _PROBE_EPS = 1e-6  # of the batch norm before a linear probe, facebookresearch/mae, main_linprobe.py
 
 
@@ -27,7 +32,7 @@ class MaeFormat:
 
     Such files are common. MAE's have a decoder, or positions that are its fixed sines and no head but that of a linear
     probe, or `fc_norm` in place of `norm`: the feature is then the normalised average of the patches. Networks
-    fine-tuned on the class token are plain ViTs.
+    fine-tuned on the class token are plain ViTs. With `fc_norm`, also flat or under `state_dict`.
     """
 
     name = "mae"
@@ -35,9 +40,9 @@ class MaeFormat:
 
     def read(self, content: Mapping[str, Any], metadata: Mapping[str, str]) -> Sequence[Network]:
         """The encoder and its head; the decoder is set aside."""
-        tensors, notes = read_container(content, "model")
+        tensors, notes = read_container(content, "state_dict" if "model" not in content else "model")
         encoder, decoder = split_off(tensors, r"decoder_", r"mask_token$")
-        if "model" not in content or not is_vit(encoder):
+        if not is_vit(encoder) or ("model" not in content and not _averages_patches(encoder)):
             return []
         is_pretrained = "head.weight" not in encoder and has_fixed_positions(encoder, first="column")
         if not (is_pretrained or pools_patches(encoder) or "decoder_embed.weight" in decoder):
@@ -53,6 +58,11 @@ class MaeFormat:
                 hints=vit_hints(encoder),
             )
         ]
+
+
+def _averages_patches(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether these are MAE's ViT with `fc_norm` and nothing else; BEiT, EVA and others have more in their blocks."""
+    return pools_patches(tensors) and all(map(_OF_VIT.fullmatch, tensors))
 
 
 def _with_folded_probe(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

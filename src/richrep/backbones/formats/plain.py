@@ -1,4 +1,7 @@
-"""Files of no known project: state dicts, alone or in the containers of training scripts, and averages beside them."""
+"""Files of no known project: state dicts, alone or in the containers of training scripts, and averages beside them.
+
+Where no container has a usual name, whatever holds a layer that takes images is one: `net`, `weights`, `backbone`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import replace
 
 import torch
 
+from richrep.backbones.foreign import is_beside
 from richrep.backbones.formats.format import Network, without_wrappers
+from richrep.backbones.formats.masks_beside import check_no_masks
 from richrep.errors import CheckpointError
 
 CONTAINERS = ("state_dict", "model", "model_state_dict")  # names under which training scripts keep the weights
@@ -15,7 +20,7 @@ CONTAINERS = ("state_dict", "model", "model_state_dict")  # names under which tr
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
 
 _AVERAGE_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel: how often it was averaged, no weight
-_MASKS = ("mask", "masks")  # entries that decide about weights
+_COLOURS = 3  # the first layer of every network takes images, (D, 3, P, P)
 _MAX_NESTING = 4  # containers within containers; a pickle may even contain itself
 _LISTED = 8  # names listed in a message before "…"
 
@@ -48,12 +53,14 @@ def _read(content: object, depth: int) -> list[Network]:
     labels = _labels(content) if depth else {}
     if not labels:
         return [_state_dict(content)]
-    beside = [str(name) for name in content if name not in labels]
-    _check_no_masks(content, beside)
+    others = {name: value for name, value in content.items() if name not in labels}
+    beside = [str(name) for name in others]
     networks = []
-    if not any(name in CONTAINERS for name in labels) and any(isinstance(v, torch.Tensor) for v in content.values()):
-        networks.append(_state_dict({name: value for name, value in content.items() if name not in labels}))
+    if labels.keys() <= set(AVERAGES) and any(isinstance(v, torch.Tensor) for v in content.values()):
+        networks.append(_state_dict(others))
         beside = []
+    else:
+        check_no_masks(others)
     for key, label in labels.items():
         note = f"read from {key!r}" + (f"; set aside: {_listed(beside)}" if beside else "")
         for inner in _read(content[key], depth - 1):
@@ -65,9 +72,13 @@ def _read(content: object, depth: int) -> list[Network]:
 
 def _labels(content: Mapping[object, object]) -> dict[str, str]:
     """Key of `content` that holds a network -> what to call it."""
-    averages = [key for key in AVERAGES if _holds_tensors(content.get(key))]
+    found = [key for key in AVERAGES if _holds_tensors(content.get(key))]
+    averages = {key: "ema" if len(found) == 1 else key for key in found}
     labels = {key: key for key in CONTAINERS if _holds_tensors(content.get(key))}
-    return labels | {key: "ema" if len(averages) == 1 else key for key in averages}
+    if not labels and not _takes_images(content):
+        others = [key for key in content if isinstance(key, str) and key not in averages]
+        labels = {key: key for key in others if _may_be_network(key, content[key])}
+    return labels | averages
 
 
 def _state_dict(content: Mapping[object, object]) -> Network:
@@ -76,21 +87,13 @@ def _state_dict(content: Mapping[object, object]) -> Network:
     if not named:
         raise CheckpointError(f"holds no tensors: it holds {_summary(content)}. Save the state_dict() of the model.")
     others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    _check_no_masks(content, others)
+    check_no_masks({name: value for name, value in content.items() if not isinstance(value, torch.Tensor)})
     notes = [f"set aside, not tensors: {_listed(others)}"] if others else []
     tensors = {name: tensor for name, tensor in named.items() if name != _AVERAGE_COUNTER} or named
     stripped = without_wrappers(tensors)
     if prefix := next(iter(tensors)).removesuffix(next(iter(stripped))):
         notes.append(f"prefix {prefix!r} taken off every name")
     return Network(stripped, notes=tuple(notes))
-
-
-def _check_no_masks(content: Mapping[object, object], names: list[str]) -> None:
-    if masks := [name for name in names if name in _MASKS and content.get(name) is not None]:
-        raise CheckpointError(
-            f"holds masks ({', '.join(masks)}) in a form that no known format has; without them its weights "
-            "would be wrong. Multiply the weights by their masks and save the result."
-        )
 
 
 def _holds_tensors(content: object, depth: int = _MAX_NESTING) -> bool:
@@ -100,6 +103,18 @@ def _holds_tensors(content: object, depth: int = _MAX_NESTING) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values()) or any(
         _holds_tensors(content.get(name), depth - 1) for name in CONTAINERS
     )
+
+
+def _may_be_network(key: str, value: object) -> bool:
+    """Whether a container under any other name, `net` or `encoder`, holds layers of which one takes images."""
+    return isinstance(value, Mapping) and not (is_beside(key) or "mask" in key.lower()) and _takes_images(value)
+
+
+def _takes_images(content: Mapping[object, object]) -> bool:
+    """Whether a state dict has a layer of colours; its masks have the same shape."""
+    weights = {name: value for name, value in content.items() if "mask" not in str(name).lower()}
+    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
+    return any(tensor.ndim == 4 and tensor.shape[1] == _COLOURS for tensor in tensors)
 
 
 def _kind(content: object) -> str:

@@ -20,6 +20,7 @@ from richrep.errors import CheckpointError
 _HEADS = {**{64 * heads: heads for heads in (3, 4, 6, 8, 10, 12, 14, 16)}, **dict.fromkeys((1280, 1408, 1664), 16)}
 
 _NOT_FOLLOWED = {"register_tokens", "reg_token", "dist_token", "rope"}
+QUICK_GELU = "quick_gelu"  # timm's word for CLIP's x * sigmoid(1.702 x)
 MAX_DEPTH = 200  # blocks; the deepest published have 48
 
 
