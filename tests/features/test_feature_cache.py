@@ -388,7 +388,7 @@ def test_an_image_that_another_worker_skipped_meanwhile_stops_who_asks_to_stop(t
 
 
 def test_a_damaged_entry_is_rebuilt_only_when_nobody_writes_it(tiny, cache, caplog, monkeypatch) -> None:
-    monkeypatch.setattr("richrep.features.entry_lock._SILENT_WAIT_S", 0.05)
+    monkeypatch.setattr("richrep.features.cache.SILENT_WAIT_S", 0.05)
     split, backbone = tiny.make_split(9), tiny.make_backbone()
     extract_features(backbone, split, cache=cache)
     folder = only_folder(cache)

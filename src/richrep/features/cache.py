@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from filelock import FileLock, Timeout
 from richrep.errors import CacheError, unknown_name_message
 from richrep.features.disk import explain_write_errors, free_bytes, no_room_message
 from richrep.features.entry import CacheEntry, remove_entry
-from richrep.features.entry_lock import hold_alone, hold_shared
+from richrep.features.entry_lock import SILENT_WAIT_S, hold_shared, try_alone
 from richrep.features.manifest import BLOCK_ROWS, Manifest, Store
 from richrep.features.sink import BlockSink, FinishedSink
 
@@ -164,7 +165,11 @@ class FeatureCache:
         return True
 
     def _join(self, entries: Sequence[CacheEntry], session: contextlib.ExitStack) -> None:
-        """Leaves `entries` sound, and their locks shared until the end of `session`."""
+        """Leaves `entries` sound, and their locks shared until the end of `session`.
+
+        Who cannot have a lock alone looks again: whoever had it may have made the entry and be writing it for hours.
+        """
+        start_s, silent = time.perf_counter(), True
         while True:
             with contextlib.ExitStack() as shared:
                 for entry in entries:
@@ -174,9 +179,11 @@ class FeatureCache:
                     session.push(shared.pop_all())
                     return
             with contextlib.ExitStack() as alone:
-                for entry in unsound:
-                    alone.enter_context(hold_alone(self._ready_lock(entry), title=entry.manifest.title))
-                self._make_ready([entry for entry in unsound if entry.problem()])  # another may have done it
+                if all(alone.enter_context(try_alone(self._ready_lock(entry))) for entry in unsound):
+                    self._make_ready([entry for entry in unsound if entry.problem()])  # another may have done it
+                elif silent and time.perf_counter() - start_s > SILENT_WAIT_S:
+                    silent = False
+                    logger.warning("Waiting for another process that is writing the %s.", unsound[0].manifest.title)
 
     def _make_ready(self, new: Sequence[CacheEntry]) -> None:
         """Creates entries that are missing or of no use, whose locks are held alone."""

@@ -22,7 +22,8 @@ else:
 
 logger = logging.getLogger(__name__)
 
-_SILENT_WAIT_S = 1.0
+SILENT_WAIT_S = 1.0
+_MOMENTS_S = 0.3
 
 
 @contextlib.contextmanager
@@ -30,12 +31,27 @@ def hold_alone(path: Path, *, title: str) -> Iterator[None]:
     """Holds the lock file `path` alone; waits for all others, and says so when that takes more than a second."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=_SILENT_WAIT_S)
+        lock.acquire(timeout=SILENT_WAIT_S)
     except Timeout:
         logger.warning("Waiting for another process that is writing the %s.", title)
         lock.acquire()
     try:
         yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def try_alone(path: Path) -> Iterator[bool]:
+    """Holds the lock file `path` alone if it can be had within moments; yields whether it is held."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_MOMENTS_S)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.release()
 
