@@ -403,6 +403,25 @@ def test_a_damaged_entry_is_rebuilt_only_when_nobody_writes_it(tiny, cache, capl
     assert "Rebuilding" in caplog.text and cache.entries()[0].complete and cache.verify() == []
 
 
+def test_who_finds_an_entry_missing_joins_it_as_soon_as_another_has_made_it(tiny, cache, caplog, monkeypatch) -> None:
+    """The other goes on writing, under the shared lock; waiting for the lock alone would last until its end."""
+    monkeypatch.setattr("richrep.features.cache.SILENT_WAIT_S", 0.05)
+    split, backbone = tiny.make_split(9), tiny.make_backbone()
+    extract_features(backbone, split, cache=cache)
+    folder = only_folder(cache)
+    manifest, hidden = folder / "manifest.json", folder.with_name("manifest.json")
+    manifest.rename(hidden)
+    late = threading.Thread(target=extract_features, args=(backbone, split), kwargs={"cache": cache})
+    with hold_shared(folder.with_name(f"{folder.name}.lock"), title="features"):
+        late.start()
+        while "Waiting for another process" not in caplog.text:
+            time.sleep(0.01)
+        hidden.rename(manifest)
+        late.join(timeout=60)
+        assert not late.is_alive()
+    assert "Rebuilding" not in caplog.text
+
+
 def test_a_complete_entry_is_read_without_its_lock(tiny, cache) -> None:
     split, backbone = tiny.make_split(9), tiny.make_backbone()
     key = extract_features(backbone, split, cache=cache).key

@@ -160,8 +160,6 @@ def extract_layers(
     Features and own-head logits of one backbone come from one forward pass:
     ``extract_layers([Request(b), Request(b, "logits")], split)``.
     """
-    if not requests:
-        raise RichrepError("Nothing to extract: give at least one backbone.")
     options = make_options(
         requests,
         batch_size=batch_size,
@@ -222,7 +220,9 @@ def make_options(
     fast_decode: bool,
     profile: ExtractionProfile | None,
 ) -> LoopOptions:
-    """The options of the loop, defaults chosen by device and image size. Raises RichrepError for a bad one."""
+    """The options of the loop, with defaults by device and image size. Raises RichrepError for a bad one, or none."""
+    if not requests:
+        raise RichrepError("Nothing to extract: give at least one backbone.")
     if on_bad_image not in ("stop", "skip"):
         raise RichrepError(f"on_bad_image must be 'stop' or 'skip', got {on_bad_image!r}.")
     if batch_size is not None and batch_size < 1:

@@ -9,7 +9,6 @@ import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
-from richrep.errors import RichrepError
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import filled_sinks, make_options
@@ -52,8 +51,6 @@ def extract_shard(
     those of `extract_features`; one report a backbone, in the same order.
     """
     requests = [Request(backbone) for backbone in backbones]
-    if not requests:
-        raise RichrepError("Nothing to extract: give at least one backbone.")
     options = make_options(
         requests,
         batch_size=batch_size,
