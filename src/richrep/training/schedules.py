@@ -53,7 +53,7 @@ class Schedule:
                 raise RichrepError(f"{name} must be a number >= 0, got {getattr(self, name)}.")
         if self.warmup_epochs and self.warmup_steps:
             raise RichrepError(
-                f"warmup_epochs {self.warmup_epochs:g} and warmup_steps {self.warmup_steps} exclude each other: give one."
+                f"warmup_epochs {self.warmup_epochs:g} and warmup_steps {self.warmup_steps} exclude each other."
             )
         if self.per_epoch and (self.warmup_steps or self.warmup_epochs % 1):
             raise RichrepError("A schedule per epoch warms up for whole epochs. Give warmup_epochs as a whole number.")
