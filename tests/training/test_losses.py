@@ -15,7 +15,6 @@ from richrep.training.losses import (
     mse_feature_loss,
 )
 
-
 AGAINST_A_TEACHER = [
     partial(distillation_loss, temperature=2.0),
     hard_label_loss,
