@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -51,6 +52,18 @@ def set_training(network: nn.Module, *, norms_in_eval: bool = False) -> nn.Modul
     return network
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 @torch.no_grad()
 def recompute_norm_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     """Replaces all running statistics in `network` by the mean over `batches`, every batch weighing the same.
@@ -69,22 +82,19 @@ def recompute_norm_statistics(network: nn.Module, batches: Iterable[torch.Tensor
     norms = list(norms_with_statistics(network))
     if not norms:
         return
-    modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the mean over all batches
-        norm.train()
     num_batches = 0
-    try:
-        for batch in batches:
-            network(batch)
-            num_batches += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(network):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: the mean over all batches
+            norm.train()
+        try:
+            for batch in batches:
+                network(batch)
+                num_batches += 1
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
     if not num_batches:
         raise RichrepError("Statistics of norm layers need at least one batch of images, got none.")
