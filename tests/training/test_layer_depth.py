@@ -8,6 +8,8 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from richrep.backbones.concat import concat
+from richrep.backbones.families.family import Layout
+from richrep.backbones.families.side_by_side import SideBySide
 from richrep.backbones.small_cnn import make_small_cnn
 from richrep.training.layer_depth import distances_from_head
 
@@ -72,3 +74,10 @@ def test_members_of_a_concatenation_are_counted_each_by_itself() -> None:
     found = distances_from_head(concat(concat(*members), members[1]).trunk)
     assert found == {**distances_from_head(members[0].trunk), **distances_from_head(members[1].trunk)}
     assert sorted(set(distances_from_head(members[0].trunk).values())) == [1, 2]
+
+
+def test_networks_of_one_file_side_by_side_are_counted_each_by_itself() -> None:
+    members = [make_small_cnn(3, widths=(4,) * depth) for depth in (2, 3)]
+    layouts = [Layout(each.trunk, each.preprocessing, each.feature_dim, {}) for each in members]
+    found = distances_from_head(SideBySide(layouts))
+    assert found == {**distances_from_head(members[0].trunk), **distances_from_head(members[1].trunk)}

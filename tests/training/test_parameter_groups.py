@@ -27,10 +27,15 @@ TRUNKS = {
 NO_DECAY = GroupOptions(decay_norms=False, decay_biases=False)
 
 
-@pytest.fixture(params=TRUNKS)
-def trunk(request: pytest.FixtureRequest) -> nn.Module:
+@pytest.fixture(params=TRUNKS, scope="module")
+def built(request: pytest.FixtureRequest) -> nn.Module:
     with constant_weights():
         return TRUNKS[request.param]()
+
+
+@pytest.fixture
+def trunk(built: nn.Module) -> nn.Module:
+    return built.requires_grad_(True)
 
 
 def head_with_norm() -> nn.Sequential:
