@@ -45,7 +45,7 @@ from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.heads.logistic import LogisticHead
 from richrep.heads.logistic_path import fit_logistic_path
 from richrep.paths import default_cache_root
-from richrep.training.loop import load_pixels
+from richrep.training.batches import load_pixels
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 NETWORKS = ("resnet20-12fca82f", "resnet32-d509ac18", "resnet44-014dd654", "resnet56-4bfd9763")

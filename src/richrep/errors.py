@@ -10,7 +10,8 @@
         ├── BadImageError       an image that cannot be decoded
         ├── EngineError         an engine or a precision that cannot run here, or not closely enough
         ├── FeatureError        features that cannot be used (not finite, wrong width)
-        └── CacheError          the feature cache cannot be written or read
+        ├── CacheError          the feature cache cannot be written or read
+        └── DivergedError       training whose loss is no longer a finite number
 
 The command line prints the message without a traceback and exits with code 2.
 """
@@ -51,6 +52,10 @@ class FeatureError(RichrepError):
 
 class CacheError(RichrepError):
     """The feature cache cannot be written or read; the message holds the path and the size needed."""
+
+
+class DivergedError(RichrepError):
+    """The loss of a training is no longer a finite number."""
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str], *, max_listed: int = 12) -> str:

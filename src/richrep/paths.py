@@ -1,8 +1,9 @@
-"""Where richrep keeps what it makes: `$RICHREP_HOME`, by default `~/.cache/richrep`."""
+"""Where richrep keeps what it makes: `$RICHREP_HOME`, by default `~/.cache/richrep`; and files written whole."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -26,3 +27,17 @@ def is_offline() -> bool:
     return any(
         os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("RICHREP_OFFLINE", "HF_HUB_OFFLINE")
     )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` to `path`, replacing what is there, whole or not at all; makes the folder. May raise OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -78,8 +78,8 @@ def test_an_address_like_nothing_lists_the_forms(tmp_path: Path, monkeypatch: py
         load_backbone("qqqqqq")
 
 
-def test_runs_cannot_be_loaded_and_that_is_said() -> None:
-    with pytest.raises(AddressError, match="'run:abc': this version of richrep cannot load runs"):
+def test_a_run_that_is_not_there_is_said() -> None:
+    with pytest.raises(AddressError, match="There is no run 'abc'"):
         load_backbone("run:abc")
 
 

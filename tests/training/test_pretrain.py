@@ -14,7 +14,7 @@ from richrep.backbones.small_cnn import make_small_cnn
 from richrep.data.datasets import load_split
 from richrep.data.split import Split
 from richrep.errors import RichrepError
-from richrep.training.loop import load_pixels
+from richrep.training.batches import load_pixels
 from richrep.training.pretrain import pretrain_supervised
 
 

@@ -8,6 +8,7 @@
 `ARCH@PATH`                            the same, architecture given: `resnet20@x.th`, `timm/resnet50@x.pt`
 `PATH#NAME`                            one network of a file that holds several: `trex.pth#ema`, `x.ckpt#backbone`
 `zoo:NAME`                             a published checkpoint, or set of them, under `$RICHREP_HOME/checkpoints`
+`run:NAME`, `run:DIR/NAME`             what an earlier richrep run produced, below `runs` or DIR
 =====================================  ====================================================================
 """
 
@@ -25,6 +26,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.concat import concat
 from richrep.backbones.families import FAMILIES
 from richrep.backbones.load_file import load_file
+from richrep.backbones.run_model import load_run
 from richrep.backbones.zoo import ZOO
 from richrep.backbones.zoo.entry import ZooEntry, checkpoints_root
 from richrep.backbones.zoo.hashes import check_hash
@@ -34,7 +36,7 @@ _SUFFIXES = {".bin", ".ckpt", ".model", ".npz", ".pkl", ".pt", ".pth", ".safeten
 _MAX_GUESSES = 3
 _ZOO = "zoo:"
 _KNOWN_FORMS = (
-    "Known forms: timm/NAME, torchvision/NAME, random/NAME, zoo:NAME, PATH, ARCH@PATH, PATH#NETWORK; "
+    "Known forms: timm/NAME, torchvision/NAME, random/NAME, zoo:NAME, run:NAME, PATH, ARCH@PATH, PATH#NETWORK; "
     "`richrep list backbones` lists names."
 )
 
@@ -67,9 +69,7 @@ def load_backbone(address: str, *, seed: int = 0) -> Backbone:
     if address.startswith(_ZOO):
         return _load_zoo(address.removeprefix(_ZOO))
     if address.startswith("run:"):
-        raise AddressError(
-            f"{address!r}: this version of richrep cannot load runs. Give the checkpoint file of the run."
-        )
+        return load_run(address.removeprefix("run:"), address=address)
     if (found := _file_with_choices(address)) is not None:
         return load_file(found.path, address=address, architecture=found.architecture, network=found.network)
     scheme, _, name = address.partition("/")

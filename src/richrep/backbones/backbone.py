@@ -47,6 +47,7 @@ class Backbone:
         sha256: of the checkpoint file, or of the weights when there is no file (hex).
         licence: as stated by the source, or "not stated".
         num_classes: K of `head`, None without one.
+        class_names: of the logits, in their order; empty where nothing states them.
         variant: what changes features and neither the architecture's name nor a tensor says, e.g. "SAME padding".
         load_report: what was matched, set aside and ignored on loading, one line a fact.
         masks: "trunk." or "head." and the parameter's name -> bool tensor of its shape, False where it was pruned; only
@@ -65,6 +66,7 @@ class Backbone:
     pool: nn.Module = field(default_factory=nn.Identity)
     head: nn.Module | None = None
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
     sha256: str = ""
     licence: str = "not stated"
     variant: str = ""

@@ -19,6 +19,7 @@ from richrep.errors import RichrepError
 
 if TYPE_CHECKING:
     from richrep.backbones.backbone import Backbone
+    from richrep.evaluation.transfer.cells import CellProgress
     from richrep.features.profile import ExtractionProfile
     from richrep.features.progress import ExtractionProgress
 
@@ -125,6 +126,55 @@ def _progress_lines() -> Callable[[ExtractionProgress], None]:
             say(f"extracting {done}, {progress.images_per_s:.0f} images/s{left}")
 
     return show
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[CellProgress], None]]:
+    """A callback that shows steps, loss, val accuracy and time left: a bar on a terminal, else a line every 10 s."""
+    if not sys.stderr.isatty():
+        yield _training_lines()
+        return
+    columns = (
+        TextColumn("{task.fields[what]}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps, {task.fields[state]}, left"),
+        TimeRemainingColumn(),
+    )
+    global _bar_console
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task("train", what="training", state="", total=None)
+        _bar_console = bar.console
+
+        def show(progress: CellProgress) -> None:
+            training = progress.training
+            what = f"training {progress.number}/{progress.total}"
+            bar.update(task, completed=training.step, total=training.num_steps, what=what, state=_state(progress))
+
+        try:
+            yield show
+        finally:
+            _bar_console = None
+
+
+def _training_lines() -> Callable[[CellProgress], None]:
+    last = time.monotonic()
+
+    def show(progress: CellProgress) -> None:
+        nonlocal last
+        training = progress.training
+        if time.monotonic() - last >= LINE_EVERY_S and training.step < training.num_steps:
+            last = time.monotonic()
+            left = f", {training.seconds_left:.0f} s left" if training.seconds_left is not None else ""
+            which = f"training {progress.number}/{progress.total} ({progress.cell})"
+            say(f"{which}: step {training.step}/{training.num_steps}, {_state(progress)}{left}")
+
+    return show
+
+
+def _state(progress: CellProgress) -> str:
+    training = progress.training
+    val = f", val {100 * training.scores['accuracy']:.1f} %" if "accuracy" in training.scores else ""
+    return f"loss {training.loss:.3f}{val}, {training.images_per_s:.0f} images/s"
 
 
 def check_engine(engine: str, precision: str, device: str | None) -> None:

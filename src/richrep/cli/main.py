@@ -15,6 +15,7 @@ from richrep.cli import (
     datasets,
     demo,
     extract,
+    finetune,
     inspect,
     list_names,
     probe,
@@ -45,6 +46,7 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
+app.command("finetune")(finetune.finetune)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)

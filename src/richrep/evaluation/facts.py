@@ -62,6 +62,12 @@ def dataset_facts(
         sizes: images trained on, selected on and scored on.
         val: how val came about.
     """
+    plain = plain_dataset_facts(dataset, trainval, test, sizes, val)
+    return plain.model_copy(update={"skipped_images": _skipped([("trainval", features[0]), ("test", features[1])])})
+
+
+def plain_dataset_facts(dataset: Dataset, trainval: Split, test: Split, sizes: Sequence[int], val: str) -> DatasetFacts:
+    """The facts of the data used, where no image was skipped; arguments as of `dataset_facts`."""
     num_train, num_val, num_test = sizes
     notes = [f"{split.part}: {split.note}" for split in (dataset.train, test) if split.note]
     return DatasetFacts(
@@ -74,5 +80,4 @@ def dataset_facts(
         fingerprint=f"{trainval.fingerprint[:32]}{test.fingerprint[:32]}",
         val=val,
         notes=tuple(notes),
-        skipped_images=_skipped([("trainval", features[0]), ("test", features[1])]),
     )

@@ -1,75 +1,425 @@
-"""The only training loop: batches in, a loss of one batch, steps of an optimizer."""
+"""The only training loop: batches in, the loss of an objective, steps of an optimizer; it can stop and go on anywhere.
+
+Going on after a kill gives the weights that never stopping gives, bit by bit on the CPU: a batch depends on (seed,
+step), random draws in the network too (the generator is set before every step), and the rest is in the state file.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
-from richrep.data.preprocessing import Geometry
-from richrep.data.split import Split
-from richrep.errors import RichrepError
+from richrep.errors import DivergedError, RichrepError
+from richrep.features.manifest import Precision
+from richrep.training.batches import Batch, Batches, read_ahead
+from richrep.training.devices import make_accelerator
+from richrep.training.ema import EmaOptions, make_ema
+from richrep.training.optimizers import evaluation_point, is_schedule_free
+from richrep.training.schedules import Schedule, set_learning_rates
+from richrep.training.state import TrainingState, load_state, save_state
 
-LossOfBatch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # images (B, 3, H, W), labels (B,) -> scalar
+logger = logging.getLogger(__name__)
+
+_CONSTANT = Schedule()
+_CHECK_EVERY = 20  # steps between two looks at the loss on an accelerator, each of which waits for it
 
 
-def load_pixels(split: Split, geometry: Geometry) -> torch.Tensor:
-    """All images of `split` as uint8 (N, H, W, 3), decoded once; for data sets that fit in memory."""
-    return torch.stack([torch.from_numpy(geometry.apply(split.load_image(row)).copy()) for row in range(len(split))])
+@dataclass(frozen=True)
+class EarlyStop:
+    """Stop when `metric` on val has not risen for `patience` evaluations, and keep the weights of the best one."""
+
+    patience: int
+    metric: str = "accuracy"
 
 
-def shuffled_batches(num_images: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Rows (B,) without end: epoch after epoch in a new order, a last short batch left out.
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What a callback hears after every step.
 
-    Raises:
-        RichrepError: `batch_size` is not in [1, num_images].
+    Attributes:
+        step: steps taken, of num_steps; loss: of a recent step; scores: of the last evaluation.
+        seconds_left: None until there is something to go by.
     """
-    if not 1 <= batch_size <= num_images:
-        raise RichrepError(f"batch_size must be in [1, {num_images}], the number of images, got {batch_size}.")
-    while True:
-        order = torch.randperm(num_images, generator=generator)
-        for start in range(0, num_images - batch_size + 1, batch_size):
-            yield order[start : start + batch_size]
+
+    step: int
+    num_steps: int
+    loss: float
+    scores: dict[str, float]
+    images_per_s: float
+    seconds_left: float | None
 
 
-def cosine_lr(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Factor on the learning rate at `step` (from 0): linear to 1 over the warm-up, then a half cosine towards 0.
+@dataclass(frozen=True)
+class LoopOptions:
+    """How to step, beside objective, batches, optimizer and learning rate.
 
-    >>> [round(cosine_lr(s, num_steps=6, warmup_steps=2), 3) for s in range(6)]
-    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    Attributes:
+        accumulate: parts in which a batch goes through the network; each part normalises by its own statistics.
+        clip_norm: largest norm of the gradient; None for no limit.
+        evaluate_every: steps between evaluations; None means once an epoch; the last step is always evaluated.
+        checkpoint_every: steps between two states on disk, beside those at the ends of epochs.
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, num_steps - warmup_steps)))
+
+    num_steps: int
+    seed: int = 0
+    precision: Precision = "fp32"
+    device: str | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    evaluate_every: int | None = None
+    early_stop: EarlyStop | None = None
+    checkpoint_every: int | None = None
 
 
-def train_steps(
-    loss_of_batch: LossOfBatch,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+@dataclass
+class TrainingResult:
+    """What came of it.
+
+    Attributes:
+        steps: taken; fewer than asked for after an early stop.
+        best_step: at which the kept weights were; None without early stopping.
+        losses: mean of every epoch. evaluations: {"step": …, metric: …} in order.
+        parts: a batch went through the network in so many parts at the end.
+    """
+
+    steps: int
+    best_step: int | None
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    parts: int = 1
+    elapsed_s: float = 0.0
+
+
+def as_it_is(batch: Batch, step: int) -> Batch:
+    """The batch."""
+    return batch
+
+
+def train(
+    objective: nn.Module,
+    batches: Batches,
     optimizer: torch.optim.Optimizer,
+    options: LoopOptions,
     *,
-    num_steps: int,
-    lr_factor: Callable[[int], float] = lambda step: 1.0,
-) -> list[float]:
-    """Takes `num_steps` steps of `optimizer`, whose parameters `loss_of_batch` must depend on; returns the losses.
+    schedule: Schedule = _CONSTANT,
+    train_mode: Callable[[nn.Module], Any] = nn.Module.train,
+    on_gradient: Callable[[], None] | None = None,
+    after_step: Callable[[], None] | None = None,
+    transform: Callable[[Batch, int], Batch] = as_it_is,
+    ema: EmaOptions | None = None,
+    calibrate: Callable[[], None] | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    state_path: Path | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> TrainingResult:
+    """Trains `objective` in place, from where the state on disk is, else from the start.
 
     Args:
-        batches: pairs of images (B, 3, H, W) and labels (B,).
-        lr_factor: step (from 0) -> factor on every group's learning rate.
+        objective: `forward(*batch)` -> the mean loss of the batch, a scalar; its parameters are those of `optimizer`.
+        schedule: of the learning rate of every group, from its "initial_lr".
+        train_mode: puts the objective into training mode; a method may keep parts in evaluation mode.
+        on_gradient: called when the gradient of a step is there, before it is clipped; after_step: after every step.
+        transform: what becomes of a batch of a step before the objective sees it (mixing), in this thread.
+        ema: keeps a running average of the weights, which is evaluated, and left in `objective` at the end.
+        calibrate: measures the statistics of norm layers anew, where the weights that are evaluated are not those that
+            were trained with (schedule-free optimizers).
+        evaluate: scores on val of the objective as it then is, in evaluation mode; "accuracy" for early stopping.
+        state_path: the file of the state; None keeps none.
 
     Raises:
-        RichrepError: the loss is not finite.
+        DivergedError: the loss is not finite.
+        RichrepError: a single image does not fit into memory.
     """
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
-    losses = []
-    for step in range(num_steps):
-        loss = loss_of_batch(*next(batches))
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise RichrepError(f"The loss is {losses[-1]} at step {step}: training diverged. Lower the learning rate.")
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        scheduler.step()
-    return losses
+    run = _Run(
+        objective,
+        batches,
+        optimizer,
+        options,
+        schedule,
+        train_mode,
+        on_gradient,
+        after_step,
+        transform,
+        ema,
+        calibrate,
+        evaluate,
+    )
+    with run.ready(state_path):
+        run.go(state_path, on_progress)
+    return run.result()
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        batches: Batches,
+        optimizer: torch.optim.Optimizer,
+        options: LoopOptions,
+        schedule: Schedule,
+        train_mode: Callable[[nn.Module], Any],
+        on_gradient: Callable[[], None] | None,
+        after_step: Callable[[], None] | None,
+        transform: Callable[[Batch, int], Batch],
+        ema: EmaOptions | None,
+        calibrate: Callable[[], None] | None,
+        evaluate: Callable[[], dict[str, float]] | None,
+    ) -> None:
+        self.objective, self.batches, self.optimizer, self.options = objective, batches, optimizer, options
+        self.schedule, self.train_mode = schedule, train_mode
+        self.on_gradient, self.after_step = on_gradient, after_step
+        self.transform, self.ema_options, self.calibrate, self.evaluate = transform, ema, calibrate, evaluate
+        self.state = TrainingState(parts=options.accumulate)
+        self.open_losses: list[torch.Tensor] = []
+
+    @contextmanager
+    def ready(self, state_path: Path | None) -> Iterator[None]:
+        """The objective on its device and wrapped; afterwards as it came, with the trained weights, on the CPU."""
+        self.accelerator = make_accelerator(self.options.device, self.options.precision)
+        device = self.accelerator.device
+        self.objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        wrapped, prepared = self.accelerator.prepare(self.objective, self.optimizer)
+        self.network, self.stepper = wrapped, prepared
+        self.ema = make_ema(self.objective, self.ema_options) if self.ema_options is not None else None
+        if state_path is not None and (found := load_state(state_path)) is not None:
+            self._restore(found)
+        cuda = [device] if device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=cuda):
+                yield
+        finally:
+            self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            self.objective.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def go(self, state_path: Path | None, on_progress: Callable[[TrainingProgress], None] | None) -> None:
+        """All steps that are left."""
+        first, last = self.state.step, self.options.num_steps
+        self._train_mode()
+        start, elapsed_before = time.perf_counter(), self.state.elapsed_s
+        source = read_ahead(self.batches, first, last)
+        while self.state.step < last and not self._should_stop():
+            self._step(next(source))
+            self.state.elapsed_s = elapsed_before + time.perf_counter() - start
+            if self._is_end("epoch"):
+                self._close_losses()
+            if self._is_end("evaluation"):
+                self._evaluate()
+            if state_path is not None and (self._is_end("epoch") or self._is_end("checkpoint")):
+                self._save(state_path)
+            if on_progress is not None:
+                on_progress(self._progress(first, time.perf_counter() - start))
+        source.close()  # type: ignore[attr-defined]
+        self._close_losses()
+        self._finish()
+
+    def _step(self, batch: Batch) -> None:
+        """One step of the optimizer on one batch; in more parts when it does not fit into memory."""
+        step = self.state.step
+        batch = tuple(values.to(self.accelerator.device, non_blocking=True) for values in batch)
+        batch = self.transform(batch, step)
+        set_learning_rates(
+            self.optimizer,
+            self.schedule,
+            step,
+            steps_per_epoch=self.batches.steps_per_epoch,
+            num_steps=self.options.num_steps,
+        )
+        while True:
+            self.stepper.zero_grad(set_to_none=True)
+            self._seed(step)
+            try:
+                loss = self._loss_and_gradient(batch)
+                break
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self._halve(len(batch[0]))
+        self.open_losses.append(loss)
+        if self.accelerator.device.type == "cpu" or step % _CHECK_EVERY == 0 or step + 1 == self.options.num_steps:
+            self._check_finite(loss, step)
+        if self.on_gradient is not None:
+            self.on_gradient()
+        if self.options.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
+        self.stepper.step()
+        if self.after_step is not None:
+            self.after_step()
+        self.state.step += 1
+        if self.ema is not None:
+            self.ema.update(self.objective, step=self.state.step)
+
+    def _loss_and_gradient(self, batch: Batch) -> torch.Tensor:
+        """Mean loss over the batch, detached; its gradient is left in the parameters."""
+        size = len(batch[0])
+        part_size = math.ceil(size / min(self.state.parts, size))
+        total = torch.zeros((), device=self.accelerator.device)
+        for start in range(0, size, part_size):
+            part = tuple(values[start : start + part_size] for values in batch)
+            is_last = start + part_size >= size
+            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
+                loss = self.network(*part) * (len(part[0]) / size)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _halve(self, size: int) -> None:
+        if self.state.parts >= size:
+            raise RichrepError(
+                "Training does not fit into memory, not even one image at a time. Use a smaller network or image size, "
+                "--precision bf16, or another device."
+            )
+        self.state.parts *= 2
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning(
+            "Out of memory: a batch of %d images now goes through the network in %d parts, whose gradients are added. "
+            "Batch normalisation sees one part at a time.",
+            size,
+            self.state.parts,
+        )
+
+    def _check_finite(self, loss: torch.Tensor, step: int) -> None:
+        value = float(self.accelerator.reduce(loss, reduction="mean"))
+        if not math.isfinite(value):
+            lr = max(group["lr"] for group in self.optimizer.param_groups)
+            raise DivergedError(
+                f"The loss is {value} at step {step}: training diverged. Lower the learning rate, here {lr:g}."
+            )
+
+    def _seed(self, step: int) -> None:
+        """Every random draw of a step (dropout, stochastic depth) depends on seed, step and process alone."""
+        entropy = [self.options.seed, step, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def _train_mode(self) -> None:
+        self.train_mode(self.objective)
+
+    @contextmanager
+    def _eval_point(self) -> Iterator[None]:
+        """The objective in evaluation mode, with the weights that are evaluated."""
+        with ExitStack() as stack:
+            self.objective.eval()
+            stack.callback(self._train_mode)
+            stack.enter_context(evaluation_point(self.optimizer, self.objective, None))
+            if is_schedule_free(self.optimizer) and self.calibrate is not None:
+                self.calibrate()
+            if self.ema is not None:
+                stack.callback(self.objective.load_state_dict, _copy(self.objective))
+                self.objective.load_state_dict(self.ema.module.state_dict())
+            yield
+
+    def _evaluate(self) -> None:
+        if self.evaluate is None:
+            return
+        with self._eval_point():
+            if self.accelerator.is_main_process:
+                scores = {"step": float(self.state.step), **self.evaluate()}
+                self.state.evaluations.append(scores)
+                if self._best_step() == self.state.step:
+                    self.state.best = _copy(self.objective)
+            self.accelerator.wait_for_everyone()
+
+    def _best_step(self) -> int | None:
+        """Step of the best evaluation, the first of equal ones; None without early stopping."""
+        stop = self.options.early_stop
+        if stop is None or not self.state.evaluations:
+            return None
+        return int(max(self.state.evaluations, key=lambda scores: scores[stop.metric])["step"])
+
+    def _should_stop(self) -> bool:
+        """Whether val has not risen for as long as early stopping waits."""
+        best, stop = self._best_step(), self.options.early_stop
+        if best is None or stop is None:
+            return False
+        return sum(scores["step"] > best for scores in self.state.evaluations) >= stop.patience
+
+    def _is_end(self, of: str) -> bool:
+        """Whether the step just taken ends an epoch, or the interval of evaluations or states."""
+        step, options, epoch = self.state.step, self.options, self.batches.steps_per_epoch
+        every = {"epoch": epoch, "evaluation": options.evaluate_every or epoch, "checkpoint": options.checkpoint_every}
+        interval = every[of]
+        return step == options.num_steps or (interval is not None and step % interval == 0)
+
+    def _close_losses(self) -> None:
+        if self.open_losses:
+            self.state.losses.append(float(torch.stack(self.open_losses).mean()))
+            self.open_losses = []
+
+    def _finish(self) -> None:
+        """Leaves in the objective the weights that count: the best, the averaged, or the last."""
+        weights = self.state.best
+        if weights is None:
+            with self._eval_point():
+                weights = _copy(self.objective)
+        self.objective.load_state_dict(weights)
+        self.objective.eval()
+
+    def _save(self, path: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.state.objective = self.objective.state_dict()
+        self.state.optimizer = self.optimizer.state_dict()
+        self.state.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        self.state.ema = self.ema.state_dict() if self.ema is not None else None
+        self.state.open_losses = [float(loss) for loss in self.open_losses]
+        save_state(self.state, path)
+
+    def _restore(self, state: TrainingState) -> None:
+        self.state = state
+        if state.objective is not None and state.optimizer is not None:
+            self.objective.load_state_dict(state.objective)
+            self.optimizer.load_state_dict(state.optimizer)
+        if state.scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        if state.ema is not None and self.ema is not None:
+            self.ema.load_state_dict(state.ema)
+        self.open_losses = [torch.tensor(loss, device=self.accelerator.device) for loss in state.open_losses]
+        logger.info("Going on from step %d.", state.step)
+
+    def _progress(self, first: int, seconds: float) -> TrainingProgress:
+        step, last = self.state.step, self.options.num_steps
+        rate = (step - first) / seconds if seconds > 0 else 0.0
+        images = getattr(self.batches, "batch_size", 0)
+        scores = self.state.evaluations[-1] if self.state.evaluations else {}
+        loss = self.open_losses[-1] if self.open_losses else self.state.losses[-1]
+        return TrainingProgress(
+            step=step,
+            num_steps=last,
+            loss=float(loss) if self.accelerator.device.type == "cpu" or step % _CHECK_EVERY == 0 else math.nan,
+            scores={name: value for name, value in scores.items() if name != "step"},
+            images_per_s=rate * images,
+            seconds_left=(last - step) / rate if rate > 0 else None,
+        )
+
+    def result(self) -> TrainingResult:
+        """What came of it."""
+        state = self.state
+        return TrainingResult(
+            steps=state.step,
+            best_step=self._best_step() if state.best is not None else None,
+            losses=state.losses,
+            evaluations=state.evaluations,
+            parts=state.parts,
+            elapsed_s=state.elapsed_s,
+        )
+
+
+def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch's own error of accelerators, or the words of its allocator on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch.nn import functional as F
+from torch import nn
 
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.blank import isolated_rng
 from richrep.backbones.hashing import sha256_of_tensors
 from richrep.data.split import Split
 from richrep.errors import RichrepError
-from richrep.training.loop import cosine_lr, load_pixels, shuffled_batches, train_steps
+from richrep.training.batches import ImageBatches
+from richrep.training.loop import LoopOptions, train
+from richrep.training.losses import cross_entropy_loss
+from richrep.training.optimizers import OptimizerOptions, make_optimizer
+from richrep.training.parameter_groups import make_parameter_groups
+from richrep.training.schedules import Schedule
 
 
 def pretrain_supervised(
@@ -54,36 +57,33 @@ def pretrain_supervised(
         head=copy.deepcopy(backbone.head),
     )
     assert trained.head is not None
-    network = torch.nn.ModuleDict({"trunk": trained.trunk, "pool": trained.pool, "head": trained.head}).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    head, trunk = trained.head, trained.trunk
-
-    def loss_of_batch(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head(trunk(images)), labels)
-
-    warmup = max(1, num_steps // 10)
-    with isolated_rng(seed):
-        train_steps(
-            loss_of_batch,
-            _batches(trained, split, batch_size, torch.Generator().manual_seed(seed)),
-            optimizer,
-            num_steps=num_steps,
-            lr_factor=lambda step: cosine_lr(step, num_steps=num_steps, warmup_steps=warmup),
-        )
-    network.eval()
+    objective = _Supervised(trained.trunk, trained.head)
+    groups = make_parameter_groups(trained.trunk, trained.head, lr=lr, weight_decay=weight_decay)
+    train(
+        objective,
+        ImageBatches(split, backbone.preprocessing, batch_size, seed=seed, drop_last=True),
+        make_optimizer(groups, OptimizerOptions("sgd", momentum=0.9, nesterov=True)),
+        LoopOptions(num_steps=num_steps, seed=seed, device="cpu"),
+        schedule=Schedule("cosine", warmup_steps=max(1, num_steps // 10)),
+    )
+    tensors = torch.nn.ModuleDict({"trunk": trained.trunk, "pool": trained.pool, "head": trained.head}).eval()
     return replace(
         trained,
         address=f"pretrain({backbone.address}, {split.dataset}, steps={num_steps}, seed={seed})",
-        sha256=sha256_of_tensors(network.state_dict()),
+        sha256=sha256_of_tensors(tensors.state_dict()),
         load_report=(
             f"trained for {num_steps} steps of {batch_size} images of {split.dataset}/{split.part}, seed {seed}",
         ),
     )
 
 
-def _batches(
-    backbone: Backbone, split: Split, batch_size: int, generator: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    pixels, labels = load_pixels(split, backbone.preprocessing.geometry), torch.from_numpy(split.labels)
-    for rows in shuffled_batches(len(split), batch_size, generator):
-        yield backbone.preprocessing.normalize(pixels[rows]), labels[rows]
+class _Supervised(nn.Module):
+    """Cross-entropy of trunk and head."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) and labels (B,) -> mean loss."""
+        return cross_entropy_loss(self.head(self.trunk(images)), labels)

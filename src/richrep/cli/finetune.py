@@ -1,0 +1,150 @@
+"""`richrep finetune`: backbones trained on the task, each alone or all jointly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from richrep.cli import console, options
+from richrep.cli import training_options as training
+
+if TYPE_CHECKING:
+    from richrep.evaluation.record import Record
+
+
+def finetune(
+    backbones: options.Backbones,
+    dataset: options.DatasetAddress,
+    protocol: Annotated[str, typer.Option("--protocol", help="default, rrl-finetune or sparse-finetune.")] = "default",
+    init_cat: Annotated[
+        bool, typer.Option("--init-cat", help="All backbones together, concatenated under one head.")
+    ] = False,
+    lrs: training.Lrs = None,
+    weight_decays: training.WeightDecays = None,
+    epochs: training.Epochs = None,
+    batch_size: training.BatchSize = None,
+    optimizer: training.Optimizer = None,
+    schedule: training.ScheduleKind = None,
+    warmup_epochs: training.WarmupEpochs = None,
+    head_init: training.HeadInit = None,
+    head_lr: training.HeadLr = None,
+    layer_decay: training.LayerDecay = None,
+    label_smoothing: training.LabelSmoothing = None,
+    mixup: training.Mixup = None,
+    cutmix: training.Cutmix = None,
+    norm_layers: training.NormLayers = None,
+    ema: training.Ema = None,
+    clip_norm: training.ClipNorm = None,
+    accumulate: training.Accumulate = None,
+    early_stop: training.EarlyStop = None,
+    crop_scale: training.CropScale = None,
+    augment: training.Augment = True,
+    refit: training.Refit = None,
+    seeds: training.Seeds = None,
+    train_size: options.TrainSize = None,
+    test_size: options.TestSize = None,
+    data_root: options.DataRoot = None,
+    preprocess: options.Preprocess = None,
+    device: options.Device = None,
+    precision: options.Precision = "fp32",
+    checkpoint_steps: training.CheckpointSteps = None,
+    name: training.Name = None,
+    restart: training.Restart = False,
+    out: options.Out = options.DEFAULT_OUT,
+    json: options.Json = None,
+) -> None:
+    """Test score of every backbone fine-tuned on the data set, or of all fine-tuned jointly (--init-cat).
+
+    Learning rate and weight decay are chosen on a val part of train (20 %, per class, by the seed), the chosen ones are
+    trained again on all of train, and test is scored once. The model is kept as run:NAME. A run that was stopped, also
+    by a kill, goes on when the same command is given again.
+
+    Example: richrep finetune -b a.pth -d cifar10 --train-size 2000 --lr 0.01 --lr 0.03 --epochs 10
+    """
+    from pathlib import Path
+
+    from richrep.data.datasets import load_dataset
+    from richrep.errors import RichrepError, unknown_name_message
+    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
+    from richrep.evaluation.transfer.finetune import Where
+    from richrep.evaluation.transfer.finetune import finetune as run_finetune
+    from richrep.reports.render import render_json, render_rich
+    from richrep.reports.tables import make_probe_table
+
+    console.check_writable(json)
+    console.check_folder(out, "--out")
+    if protocol not in FINETUNE_PROTOCOLS:
+        raise RichrepError(unknown_name_message("protocol", protocol, FINETUNE_PROTOCOLS))
+    if init_cat and len(backbones) < 2:
+        raise RichrepError("--init-cat trains several backbones together: give at least two with -b.")
+    chosen = training.changed(
+        FINETUNE_PROTOCOLS[protocol],
+        {
+            "lrs": lrs or None,
+            "weight_decays": weight_decays or None,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "head_init": head_init,
+            "head_lr": head_lr,
+            "layer_decay": layer_decay,
+            "label_smoothing": label_smoothing,
+            "mixup": mixup,
+            "cutmix": cutmix,
+            "norm_layers": norm_layers,
+            "ema_decay": ema,
+            "clip_norm": clip_norm,
+            "accumulate": accumulate,
+            "early_stop": early_stop,
+            "crop_scale": crop_scale,
+            "augment": augment,
+            "refit": refit,
+            "checkpoint_every": checkpoint_steps,
+        },
+    )
+    source = load_dataset(dataset, data_root=data_root)
+    source.train.first(train_size), source.test.first(test_size)
+    seeds = list(dict.fromkeys(seeds or [0]))
+    if name is not None and len(seeds) > 1:
+        raise RichrepError("--name names one run; with several --seed leave it out.")
+    loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
+    records: list[Record] = []
+
+    def keep(record: Record) -> None:
+        records.append(record)
+        accuracy = record.score("test", "accuracy") or 0.0
+        console.say(
+            f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed}), {record.solver['run']}"
+        )
+
+    for seed in seeds:
+        if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
+            loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
+        with console.training_progress() as progress:
+            run_finetune(
+                loaded,
+                source,
+                protocol=chosen,
+                joint=init_cat,
+                seed=seed,
+                train_size=train_size,
+                test_size=test_size,
+                where=Where(
+                    out=Path(out),
+                    name=name,
+                    restart=restart,
+                    device=device,
+                    precision=precision,  # type: ignore[arg-type]  # the library checks it
+                    on_progress=progress,
+                ),
+                on_record=keep,
+            )
+    if json != "-":
+        screen = console.stdout()
+        screen.print(render_rich(make_probe_table(records), width=screen.width))
+    if json is not None:
+        console.write_text(json, render_json(records))
+    console.say(f"{len(records)} records in {out}. The models: " + ", ".join(f"run:{r.solver['run']}" for r in records))

@@ -1,0 +1,98 @@
+"""A grid of trainings, each on train and scored on val; the best is trained again on both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from richrep.errors import DivergedError
+from richrep.training.loop import TrainingProgress, TrainingResult
+from richrep.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class CellProgress:
+    """A step of one training among those of a run.
+
+    Attributes:
+        run: name of the run; cell: which training, e.g. "lr 0.01, weight_decay 0.0001"; number: from 1, of total.
+    """
+
+    run: str
+    cell: str
+    number: int
+    total: int
+    training: TrainingProgress
+
+
+OnProgress = Callable[[CellProgress], None]
+
+
+@dataclass(frozen=True)
+class ChosenCell:
+    """What selection on val chose.
+
+    Attributes:
+        index: of the chosen cell; scores: of its last evaluation on val; steps: it trained for.
+        tried: every cell in plain words, with its val accuracy, or "diverged".
+    """
+
+    index: int
+    scores: dict[str, float]
+    steps: int
+    tried: dict[str, Any] = field(default_factory=dict)
+
+
+def choose_cell(
+    folder: RunFolder,
+    names: Sequence[str],
+    train_cell: Callable[[int], TrainingResult],
+) -> ChosenCell:
+    """Trains every cell that is not done yet, and chooses by val accuracy; ties go to the lower nll, then the first.
+
+    A cell whose loss diverges is left out and said; the others go on.
+
+    Args:
+        names: one a cell, as people read them; also their place in the folder.
+        train_cell: trains the cell of an index; its evaluations hold "accuracy" and "nll" on val.
+
+    Raises:
+        DivergedError: every cell diverged.
+    """
+    done: list[dict[str, Any]] = []
+    for index, name in enumerate(names):
+        facts = folder.read_done(key_of(name))
+        if facts is None:
+            try:
+                result = train_cell(index)
+                scores = next(s for s in result.evaluations if s["step"] == (result.best_step or result.steps))
+                facts = {"cell": name, "scores": dict(scores), "steps": result.best_step or result.steps}
+            except DivergedError as error:
+                facts = {"cell": name, "diverged": str(error)}
+                logger.warning("%s: %s The other cells go on.", name, error)
+            folder.write_done(key_of(name), facts)
+        done.append(facts)
+    finished = [index for index, facts in enumerate(done) if "scores" in facts]
+    if not finished:
+        raise DivergedError(f"All {len(done)} cells diverged; the first: {done[0]['diverged']}")
+    best = max(finished, key=lambda i: (done[i]["scores"]["accuracy"], -done[i]["scores"]["nll"]))
+    tried = {facts["cell"]: facts["scores"]["accuracy"] if "scores" in facts else "diverged" for facts in done}
+    return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried)
+
+
+def key_of(name: str) -> str:
+    """A file name for a cell."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+
+
+def fingerprint_of(options: Any) -> str:
+    """A short hash (hex) of options that are a dataclass."""
+    return hashlib.sha256(json.dumps(asdict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,288 @@
+"""Fine-tuning as a measurement: choose on val, train on train and val, keep the model, score test once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from richrep.backbones.addresses import load_backbone
+from richrep.backbones.backbone import Backbone
+from richrep.backbones.run_model import add_records, read_run_model, save_run_model
+from richrep.data.split import Dataset, carve_val
+from richrep.errors import DatasetError
+from richrep.evaluation.environment import describe_environment
+from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
+from richrep.evaluation.metrics import score
+from richrep.evaluation.record import Record
+from richrep.evaluation.record_store import load_records, save_record
+from richrep.evaluation.task import Task, load_members, make_task
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
+from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.scoring import own_logits, quick_scores
+from richrep.features.forward import choose_device
+from richrep.features.manifest import Precision
+from richrep.training.finetune import Finetuned, FinetuneOptions
+from richrep.training.finetune import finetune as train_backbones
+from richrep.training.run_folder import RunFolder, open_run
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where and how trainings run, beside what decides their result.
+
+    Attributes:
+        out: folder of records and runs.
+        name: of the run; None makes one of method, backbones, data set and seed. Of several runs, a number follows.
+        restart: begin runs anew.
+        device: None means CUDA when there is one.
+        on_progress: called after every step.
+    """
+
+    out: Path = Path("runs")
+    name: str | None = None
+    restart: bool = False
+    device: str | None = None
+    precision: Precision = "fp32"
+    on_progress: OnProgress | None = None
+
+
+def finetune(
+    backbones: Sequence[str | Backbone],
+    dataset: str | Dataset,
+    *,
+    protocol: FinetuneProtocol,
+    joint: bool = False,
+    seed: int = 0,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    data_root: Path | str | None = None,
+    where: Where | None = None,
+    on_record: Callable[[Record], None] | None = None,
+) -> list[Record]:
+    """Test scores of every backbone fine-tuned alone, or with `joint` of all together under one head (init-cat).
+
+    Every result is a run below `where.out`, whose model is the backbone `run:NAME`. A run that was stopped goes on
+    from its last state, a finished one gives its record again.
+
+    Args:
+        backbones: addresses, or loaded backbones. dataset: an address, or a loaded data set.
+        seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
+        train_size, test_size: the first so many images of each part; None means all.
+        on_record: called with each record as soon as it is measured and saved.
+
+    Raises:
+        RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
+        DivergedError: no learning rate gave a finite loss.
+    """
+    where = where or Where()
+    members = load_members(backbones, seed=seed)
+    task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    groups = [members] if joint else [[member] for member in members]
+    records = []
+    for number, group in enumerate(groups):
+        records.append(_measure(group, task, protocol, seed, where, number if len(groups) > 1 else None))
+        if on_record is not None:
+            on_record(records[-1])
+    return records
+
+
+def _measure(
+    members: Sequence[Backbone],
+    task: Task,
+    protocol: FinetuneProtocol,
+    seed: int,
+    where: Where,
+    number: int | None,
+) -> Record:
+    method = "init-cat" if len(members) > 1 else "finetune"
+    name = run_name(method, members, task, protocol.name, seed, where.name, number)
+    options = run_options(method, members, task, seed, where.precision) | {"protocol": asdict(protocol)}
+    with open_run(where.out, name, options, restart=where.restart) as folder:
+        if folder.model.exists() and (found := _finished(folder, where.out)) is not None:
+            return found
+        start = time.perf_counter()
+        job = _Job(members, task, protocol, seed, where, folder)
+        chosen = job.choose()
+        select_s = time.perf_counter() - start
+        made = job.train_chosen(chosen)
+        fit_s = time.perf_counter() - start - select_s
+        save_run_model(
+            folder.model,
+            made.members,
+            made.head,
+            method=method,
+            dataset=task.dataset.name,
+            class_names=task.test.class_names,
+            note=f"{protocol.name}, {made.result.steps} steps, seed {seed}",
+        )
+        model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
+        logits, labels = own_logits(model, task.test, device=where.device)
+        options_used = job.cells[chosen.index]
+        record = Record(
+            kind=method,
+            representation=f"{method}({'+'.join(member.name for member in members)})",
+            backbones=tuple(backbone_facts(member, member.name) for member in members),
+            feature_dim=sum(member.feature_dim for member in members),
+            protocol={**asdict(protocol), "name": protocol.name},
+            hyperparameters={
+                "lr": options_used.optimizer.lr,
+                "weight_decay": options_used.optimizer.weight_decay,
+                "steps": made.result.steps,
+            },
+            solver={"tried": chosen.tried, "parts": made.result.parts, "run": name},
+            metrics={
+                "val": {key: value for key, value in chosen.scores.items() if key != "step"},
+                "test": score(logits, labels, task.test.num_classes),
+            },
+            elapsed_s={
+                "select": round(select_s, 3),
+                "fit": round(fit_s, 3),
+                "total": round(time.perf_counter() - start, 3),
+            },
+            dataset=plain_dataset_facts(task.dataset, task.trainval, task.test, job.sizes, job.val_note),
+            seed=seed,
+            precision=where.precision,
+            environment=describe_environment(str(choose_device(where.device))),
+        )
+        save_record(record, where.out)
+        add_records(folder.model, [record.id])
+        folder.drop_states()
+        return record
+
+
+class _Job:
+    """The trainings of one run."""
+
+    def __init__(
+        self,
+        members: Sequence[Backbone],
+        task: Task,
+        protocol: FinetuneProtocol,
+        seed: int,
+        where: Where,
+        folder: RunFolder,
+    ) -> None:
+        self.members, self.task, self.protocol = members, task, protocol
+        self.seed, self.where, self.folder = seed, where, folder
+        self.cells = protocol.cells(task.dataset.name)
+        train_rows, val_rows = select_rows(task, fraction=protocol.val_fraction, seed=seed)
+        self.train, self.val = task.trainval.take(train_rows), task.trainval.take(val_rows)
+        self.selects = len(self.cells) > 1 or protocol.options.early_stop is not None or not protocol.refit
+        kept = len(train_rows), len(val_rows)
+        self.sizes = (*(kept if self.selects else (sum(kept), 0)), len(task.test))
+        stored = task.num_stored_train is not None
+        drawn = f"{protocol.val_fraction:.0%} of train, per class, seed {seed}"
+        self.val_note = ("as stored by the data set" if stored else drawn) if self.selects else "none: one cell"
+
+    def choose(self) -> ChosenCell:
+        """The cell of highest val accuracy; with one cell, that, untried."""
+        if not self.selects:
+            return ChosenCell(0, {}, 0, {})
+        names = [cell_name(cell) for cell in self.cells]
+        return choose_cell(self.folder, names, lambda index: self._train_cell(index).result)
+
+    def train_chosen(self, chosen: ChosenCell) -> Finetuned:
+        """The chosen cell trained on train and val, or as it is without refit."""
+        if self.selects and not self.protocol.refit:
+            return self._train_cell(chosen.index)  # from its state file, which holds its last step
+        steps = None
+        if self.protocol.options.early_stop is not None:
+            epoch = -(-len(self.train) // self.cells[chosen.index].batch_size)
+            steps = round(chosen.steps / epoch * -(-len(self.task.trainval) // self.cells[chosen.index].batch_size))
+        return self._train(chosen.index, "final", on_val=False, num_steps=steps)
+
+    def _train_cell(self, index: int) -> Finetuned:
+        return self._train(index, key_of(cell_name(self.cells[index])), on_val=True)
+
+    def _train(self, index: int, state: str, *, on_val: bool, num_steps: int | None = None) -> Finetuned:
+        cell, where = self.cells[index], self.where
+        if not on_val:
+            cell = replace(cell, early_stop=None)
+        total = len(self.cells) * self.selects + (self.protocol.refit or not self.selects)
+        number = index + 1 if on_val else total
+
+        def report(progress: Any) -> None:
+            if where.on_progress is not None:
+                where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+
+        return train_backbones(
+            self.members,
+            self.train if on_val else self.task.trainval,
+            cell,
+            seed=self.seed,
+            num_steps=num_steps,
+            evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
+            state_path=self.folder.state(state),
+            device=where.device,
+            precision=where.precision,
+            on_progress=report,
+        )
+
+
+def cell_name(options: FinetuneOptions) -> str:
+    """A cell in words: "lr 0.01, weight decay 0.0001"."""
+    return f"lr {options.optimizer.lr:g}, weight decay {options.optimizer.weight_decay:g}"
+
+
+def select_rows(task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (train, val) of the trainval images.
+
+    Raises:
+        DatasetError: nothing can go to val.
+    """
+    if task.num_stored_train is not None:
+        rows = np.arange(len(task.trainval))
+        return rows[: task.num_stored_train], rows[task.num_stored_train :]
+    found = carve_val(task.trainval.labels, fraction=fraction, seed=seed)
+    if len(found[1]) == 0:
+        raise DatasetError(
+            f"{task.dataset.name}: no class has two training images, so none can go to val and nothing can be tuned. "
+            "Use a larger --train-size."
+        )
+    return found
+
+
+def run_name(
+    method: str,
+    members: Sequence[Backbone],
+    task: Task,
+    protocol: str,
+    seed: int,
+    given: str | None,
+    number: int | None,
+) -> str:
+    """The given name, or one of what the run is: "finetune-resnet20-12fca82f-cifar10-500-default-s0"."""
+    if given is not None:
+        return given if number is None else f"{given}-{number}"
+    parts = [f"{member.architecture}-{(member.sha256 or member.fingerprint)[:6]}" for member in members[:2]]
+    more = [f"{len(members)}members"] if len(members) > 2 else []
+    words = [method, *parts, *more, task.dataset.name, str(len(task.trainval)), protocol, f"s{seed}"]
+    return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in word) for word in words)[:150]
+
+
+def run_options(
+    method: str, members: Sequence[Backbone], task: Task, seed: int, precision: Precision
+) -> dict[str, Any]:
+    """What decides the result of a run beside its protocol, as plain data."""
+    return {
+        "method": method,
+        "backbones": [f"{member.address} ({(member.sha256 or member.fingerprint)[:16]})" for member in members],
+        "preprocessing": [member.preprocessing.describe() for member in members],
+        "dataset": task.dataset.address,
+        "train_images": len(task.trainval),
+        "train_fingerprint": task.trainval.fingerprint[:32],
+        "test_fingerprint": task.test.fingerprint[:32],
+        "seed": seed,
+        "precision": precision,
+    }
+
+
+def _finished(folder: RunFolder, out: Path) -> Record | None:
+    """The record of a finished run; None when it is gone, and the run is scored again."""
+    wanted = read_run_model(folder.model).records
+    return next((record for record in load_records(out) if record.id in wanted), None) if wanted else None

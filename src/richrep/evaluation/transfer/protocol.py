@@ -1,0 +1,48 @@
+"""A protocol of fine-tuning: what is tried, and how one of it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from richrep.data.augment import RandomView
+from richrep.training.finetune import FinetuneOptions
+
+
+@dataclass(frozen=True)
+class FinetuneProtocol:
+    """Learning rates and weight decays that are tried on val, and everything else of the training.
+
+    With one cell nothing is chosen, so all of train and val is trained on. With several, each is trained on train; the
+    one of highest val accuracy after its last epoch is trained again on train and val together, and that is scored.
+
+    Attributes:
+        lrs, weight_decays: every pair is a cell. lrs_of, weight_decays_of: by the name of the data set, in their place.
+        views_of: random views by the name of the data set, in place of that of `options`.
+        options: of every training; its optimizer's lr and weight_decay are those of the cell.
+        val_fraction: of every class of train goes to val, when the data set stores none.
+        refit: False keeps the chosen cell's network, trained on train alone.
+        source: where the numbers are from.
+    """
+
+    name: str
+    lrs: tuple[float, ...]
+    weight_decays: tuple[float, ...]
+    options: FinetuneOptions
+    lrs_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    weight_decays_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    views_of: Mapping[str, RandomView] = field(default_factory=dict)
+    val_fraction: float = 0.2
+    refit: bool = True
+    source: str = ""
+
+    def cells(self, dataset: str) -> list[FinetuneOptions]:
+        """The options of every cell that is tried on `dataset`."""
+        lrs = self.lrs_of.get(dataset, self.lrs)
+        decays = self.weight_decays_of.get(dataset, self.weight_decays)
+        options = replace(self.options, view=self.views_of.get(dataset, self.options.view))
+        return [
+            replace(options, optimizer=replace(options.optimizer, lr=lr, weight_decay=decay))
+            for lr, decay in product(lrs, decays)
+        ]

@@ -1,0 +1,53 @@
+"""Where training runs: accelerate's choice of device, precision and processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from richrep.errors import EngineError
+from richrep.features.manifest import Precision
+
+_MIXED: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(device: str | None, precision: Precision) -> Any:
+    """accelerate's Accelerator for one run of the loop.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1"; None means CUDA when there is one, else the CPU. Under torchrun every process
+            takes the device of its rank.
+
+    Raises:
+        EngineError: the device is not there, or cannot train in this precision.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise EngineError(f"Device {device!r} is not there: torch sees no CUDA device. Use --device cpu.")
+    if wanted.type == "cpu" and precision == "fp16":
+        raise EngineError("fp16 cannot train on the CPU. Use --precision bf16 or fp32.")
+    if PartialState._shared_state and PartialState().num_processes == 1:
+        # accelerate keeps device and precision for the life of the process; a second run may want others
+        AcceleratorState._reset_state(reset_partial_state=True)
+    with _environment("ACCELERATE_TORCH_DEVICE", str(wanted) if wanted.index is not None else None):
+        return Accelerator(mixed_precision=_MIXED[precision], cpu=wanted.type == "cpu")
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Sets an environment variable meanwhile; None leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)

@@ -1,0 +1,209 @@
+"""Fine-tuning: backbones and a linear head on their features trained together with cross-entropy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from richrep.backbones.backbone import Backbone
+from richrep.backbones.concat import concat
+from richrep.backbones.run_model import attach_head
+from richrep.data.augment import RandomView
+from richrep.data.split import Split
+from richrep.features.manifest import Precision
+from richrep.training.batches import Batch, ImageBatches
+from richrep.training.ema import EmaOptions
+from richrep.training.head_init import check_same_classes, make_head
+from richrep.training.loop import EarlyStop, LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
+from richrep.training.losses import cross_entropy_loss
+from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
+from richrep.training.mix import MixOptions, mix_batch
+from richrep.training.norms import recompute_norm_statistics, set_training
+from richrep.training.optimizers import OptimizerOptions, make_optimizer
+from richrep.training.parameter_groups import GroupOptions, make_parameter_groups
+from richrep.training.schedules import Schedule
+
+_CALIBRATION = 50  # batches that the statistics of norm layers are measured on, for schedule-free optimizers
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune; a value to print, compare and store.
+
+    Attributes:
+        epochs: passes over the training images. batch_size: images of one step, over all processes.
+        groups: which parameters decay, and learning rates of head and layers.
+        view: random crop and flip of every training image; None trains on the deterministic view.
+        label_smoothing: in [0, 1). mix: mixup and CutMix.
+        norm_layers: "train" normalises by the batch and updates the statistics, "eval" keeps those of pretraining.
+        ema_decay: of the averaged weights that are evaluated and kept; None keeps the last.
+        accumulate: parts in which a batch goes through the network. clip_norm: largest norm of the gradient.
+        early_stop: evaluations on val without a rise before training stops; None never.
+        checkpoint_every: steps between two states on disk; they are also written at the ends of epochs.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
+    groups: GroupOptions = field(default_factory=GroupOptions)
+    head_init: str = "normal"
+    view: RandomView | None = field(default_factory=RandomView)
+    label_smoothing: float = 0.0
+    mix: MixOptions = field(default_factory=MixOptions)
+    norm_layers: Literal["train", "eval"] = "train"
+    ema_decay: float | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    early_stop: int | None = None
+    checkpoint_every: int | None = None
+
+
+class FinetuneObjective(nn.Module):
+    """Cross-entropy of a backbone with its head.
+
+    Attributes:
+        trunk, head: of the backbone; the head pools.
+    """
+
+    def __init__(self, backbone: Backbone, *, label_smoothing: float) -> None:
+        super().__init__()
+        assert backbone.head is not None
+        self.trunk, self.head = backbone.trunk, backbone.head
+        self.label_smoothing = label_smoothing
+
+    def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W), labels (B,) or probabilities (B, K) -> mean loss."""
+        return cross_entropy_loss(self.head(self.trunk(images)), targets, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """What fine-tuning made.
+
+    Attributes:
+        members: copies of the backbones, trained; head: on their features side by side.
+    """
+
+    members: tuple[Backbone, ...]
+    head: nn.Linear
+    result: TrainingResult
+
+    def joined(self, *, class_names: Sequence[str] = ()) -> Backbone:
+        """The members as one backbone with the head."""
+        return joined(self.members, self.head, class_names=class_names)
+
+
+def joined(members: Sequence[Backbone], head: nn.Linear, *, class_names: Sequence[str] = ()) -> Backbone:
+    """One backbone of `members` (which it shares) with `head` on their features side by side."""
+    body = members[0] if len(members) == 1 else concat(*members)
+    return attach_head(body, head, class_names=class_names)
+
+
+def finetune(
+    members: Sequence[Backbone],
+    split: Split,
+    options: FinetuneOptions,
+    *,
+    seed: int,
+    num_steps: int | None = None,
+    evaluate: Callable[[Backbone], dict[str, float]] | None = None,
+    state_path: Path | None = None,
+    device: str | None = None,
+    precision: Precision = "fp32",
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> Finetuned:
+    """Copies of `members` and a new head, trained on `split`; several members train jointly under one head (init-cat).
+
+    Args:
+        members: M backbones, which stay as they are.
+        split: labelled images; K classes.
+        seed: of the head's weights, the order of the images, views, mixing and dropout.
+        num_steps: of the optimizer; None means the epochs of `options`.
+        evaluate: scores on val of the backbone as it then is, for progress and early stopping.
+        state_path: where the state is kept, and gone on from.
+
+    Raises:
+        RichrepError: a head that cannot be taken over, members that need different images, a loss that diverges.
+
+    Source: RRL (https://github.com/TjuJianyu/RRL): fine-tuning of one network and of a concatenation.
+    """
+    members = [_copy(member) for member in members]
+    head = first_head(members, split, options.head_init, seed=seed)
+    backbone = joined(members, head)
+    objective = FinetuneObjective(backbone, label_smoothing=options.label_smoothing)
+    groups = make_parameter_groups(
+        objective.trunk,
+        objective.head,
+        lr=options.optimizer.lr,
+        weight_decay=options.optimizer.weight_decay,
+        options=options.groups,
+    )
+    optimizer = make_optimizer(groups, options.optimizer)
+    source = ImageBatches(split, backbone.preprocessing, options.batch_size, seed=seed, view=options.view)
+
+    def mix(batch: Batch, step: int) -> Batch:
+        images, labels = batch
+        return mix_batch(images, labels, options.mix, num_classes=split.num_classes, seed=seed, step=step)
+
+    def masked() -> list[MaskedParameter]:  # now, because the masks must lie where the weights are
+        return masked_parameters(objective.trunk, None, backbone.masks)
+
+    def calibrate() -> None:
+        device = next(objective.parameters()).device
+        some = (source.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
+        recompute_norm_statistics(nn.Sequential(objective.trunk, objective.head), some)
+
+    total = num_steps if num_steps is not None else options.epochs * source.steps_per_epoch
+    result = train(
+        objective,
+        source,
+        optimizer,
+        LoopOptions(
+            num_steps=total,
+            seed=seed,
+            precision=precision,
+            device=device,
+            accumulate=options.accumulate,
+            clip_norm=options.clip_norm,
+            early_stop=EarlyStop(options.early_stop) if options.early_stop is not None else None,
+            checkpoint_every=options.checkpoint_every,
+        ),
+        schedule=options.schedule,
+        train_mode=lambda module: set_training(module, norms_in_eval=options.norm_layers == "eval"),
+        on_gradient=(lambda: mask_gradients(masked())) if backbone.masks else None,
+        after_step=(lambda: keep_masks(masked(), optimizer)) if backbone.masks else None,
+        transform=mix if options.mix.mixes else as_it_is,
+        ema=EmaOptions(options.ema_decay) if options.ema_decay is not None else None,
+        calibrate=calibrate if options.norm_layers == "train" else None,
+        evaluate=None if evaluate is None else lambda: evaluate(backbone),
+        state_path=state_path,
+        on_progress=on_progress,
+    )
+    return Finetuned(tuple(members), head, result)
+
+
+def first_head(members: Sequence[Backbone], split: Split, mode: str, *, seed: int) -> nn.Linear:
+    """The head that training on `split` starts from; `mode` is one of HEAD_INITS.
+
+    Raises:
+        RichrepError: heads that are kept are missing, or of other classes than the data set's.
+    """
+    known = {member.address: member.class_names for member in members if member.class_names}
+    if known and mode in ("cat-weights", "from-checkpoint"):
+        check_same_classes({**known, split.dataset: split.class_names})
+    width = sum(member.feature_dim for member in members)
+    generator = torch.Generator().manual_seed(seed)
+    return make_head(width, split.num_classes, mode, members=members, generator=generator)
+
+
+def _copy(backbone: Backbone) -> Backbone:
+    """The backbone with modules of its own; without its head, which the new one replaces."""
+    trunk, pool, head = copy.deepcopy((backbone.trunk, backbone.pool, backbone.head))
+    return replace(backbone, trunk=trunk, pool=pool, head=head)
