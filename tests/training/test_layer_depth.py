@@ -81,3 +81,14 @@ def test_networks_of_one_file_side_by_side_are_counted_each_by_itself() -> None:
     layouts = [Layout(each.trunk, each.preprocessing, each.feature_dim, {}) for each in members]
     found = distances_from_head(SideBySide(layouts))
     assert found == {**distances_from_head(members[0].trunk), **distances_from_head(members[1].trunk)}
+
+
+def test_a_network_of_one_stack_keeps_the_parameters_beside_it() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1))
+            self.blocks = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+
+    network = Network()
+    assert list(map(distances_from_head(nn.Sequential(network)).get, network.parameters())) == [2, 2, 1]

@@ -37,7 +37,7 @@ def _towers(module: nn.Module) -> Iterator[nn.Module]:
         inside = [child for name, child in module.named_children() if name != "pools"]
     else:
         inside = _parts_with_parameters(module)
-        if hasattr(module, "group_matcher") or len(inside) != 1:
+        if hasattr(module, "group_matcher") or module._parameters or len(inside) != 1:
             yield module
             return
     for network in inside:

@@ -44,7 +44,10 @@ def norms_with_statistics(network: nn.Module) -> Iterator[_NormBase]:
 
 
 def set_training(network: nn.Module, *, norms_in_eval: bool = False) -> nn.Module:
-    """Training mode; with `norms_in_eval` norms keep their statistics and use them, while their weights may train."""
+    """Training mode; with `norms_in_eval` norms keep their statistics and use them, while their weights may train.
+
+    Meant for a trunk: a new head with a norm has no statistics worth keeping.
+    """
     network.train()
     if norms_in_eval:
         for norm in norms_with_statistics(network):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from richrep.training.layer_depth import distances_from_head
 from richrep.training.norms import is_norm
 
 Kind: TypeAlias = Literal["norms", "biases", "weights"]
-ParameterGroup: TypeAlias = dict[str, object]
+ParameterGroup: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def make_parameter_groups(
             name = f"{part}.{kind}" + (f".{distance}" if layerwise and part == "trunk" else "")
             group = groups.setdefault(name, _group(name, base_lr * options.layer_decay**distance))
             group["weight_decay"] = weight_decay if _decays(kind, options) else 0.0
-            group["params"].append(parameter)  # type: ignore[attr-defined]
+            group["params"].append(parameter)
     if not groups:
         raise RichrepError("There is nothing to train: all parameters are frozen. Unfreeze the head or the trunk.")
     return list(groups.values())
