@@ -35,7 +35,7 @@ _ONE_SHOT = "block-l2", 1.0  # normalisation and C where nothing is left to sele
 
 @dataclass(frozen=True)
 class KShotProtocol:
-    """N images a class, drawn again and again: choose on val folds of them, then fit on all training images drawn.
+    """N images a class, drawn ten times: choose penalty on val folds, then fit on all training images drawn.
 
     All that is used of train is N images of every class: each is held out once in `folds` parts (or N, if that is
     less), penalty and normalisation are those of the most held-out images named rightly (ties: the lower nll), and the

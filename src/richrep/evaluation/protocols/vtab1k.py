@@ -19,7 +19,7 @@ from richrep.heads.logistic import LogisticHead
 
 @dataclass(frozen=True)
 class Vtab1kProtocol:
-    """1,000 images: choose penalty and normalisation on val (200 of them), then fit on all training images drawn.
+    """800 + 200 images drawn: choose penalty and normalisation on val, then fit on all training images drawn.
 
     The 1,000 are drawn from train by the seed, whatever their classes; where the data set stores a val, the 200 come
     from that. Test is whole.
