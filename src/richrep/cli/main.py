@@ -22,6 +22,7 @@ from richrep.cli import (
     results,
     search,
 )
+from richrep.cli import run as run_recipe
 from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
 
@@ -45,6 +46,7 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
+app.command("run")(run_recipe.run)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)
