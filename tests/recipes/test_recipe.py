@@ -45,6 +45,7 @@ cells:
         ("command: probe\noptions: []", r"options: Input should be a valid dictionary"),
         ("command: probe\nmetric: acuracy", r"metric: Unknown metric 'acuracy'. Did you mean 'accuracy'"),
         ("command: probe\nvariables: {a-b: 1}", r"variables: 'a-b' is no name of a variable"),
+        ("command: probe\nmemory: lots", r"memory: 'lots' is no size of memory"),
         ("hardware: none", r"Nothing to run. Give `command:`, `cells:` or `include:`"),
         ("cells: [{name: a}]", r"A cell has no command, and the recipe has none for all"),
         ("command: probe\ncommand: search", r"cannot be read as YAML: the key 'command' stands there twice"),

@@ -30,7 +30,7 @@ def test_means_spreads_and_differences_by_hand(measure) -> None:
     cat = Measured("CAT2", "accuracy", measure(0.85, members="resnet20 resnet32"))
     published = [
         Published(("ERM",), "accuracy", 0.81, std=0.005, train_size=500),
-        Published(("CAT2",), "accuracy", 0.90, tolerance=0.01, train_size=500),
+        Published(("CAT2",), "accuracy", 0.90, tolerance=0.01, train_size=500, source="table 1"),
     ]
     table = make_method_table([erm, cat], published)
     assert table.places == (Place("cifar10", 500), Place("cifar10", 2000))
@@ -43,7 +43,10 @@ def test_means_spreads_and_differences_by_hand(measure) -> None:
         ("ERM", "82.00 ± 2.83", "81.00 ± 0.50 (+1.00)", "90.00", "39.9"),
         ("CAT2", "85.00", "90.00 (-5.00)", "—", "13.3"),
     )
-    assert printed.notes[0] == "CAT2: 85.00 differs from the published 90.00 by more than 1.00."
+    assert printed.notes[:2] == (
+        "CAT2: 85.00 differs from the published 90.00 by more than 1.00.",
+        "Published: table 1.",
+    )
     assert printed.caption == "dataset cifar10 · test accuracy %, mean ± std of 1 to 2 runs · columns: training images"
 
 

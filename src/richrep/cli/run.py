@@ -91,10 +91,10 @@ def run(
     richrep run recipes/small/cat_linear_cifar10.yaml train-size=500 --jobs 2 --markdown table.md --plot curve.png
     """
     from richrep.cli.declarations import declare_commands
-    from richrep.evaluation.record_store import load_records
     from richrep.recipes.executors.local import Budget
     from richrep.recipes.executors.slurm import SlurmJobs
     from richrep.recipes.grid import expand
+    from richrep.recipes.outcome import load_records_of
     from richrep.recipes.override import check_files, override
     from richrep.recipes.recipe import read_all
     from richrep.recipes.store import CellStore, distinct, to_run
@@ -126,12 +126,11 @@ def run(
             _submit(wanted, store, asked, name)
         else:
             _run(wanted, len(commands_once), store, budget)
-    records = {record.id: record for record in load_records(out)} if out.expanduser().is_dir() else {}
+    records = load_records_of(commands_once, store)
     table = _table(recipes, cells, store, records)
     _show(table, markdown, json)
     if json is not None:
-        ids = {record_id for cell in cells if (state := store.load(cell)) for record_id in state.record_ids}
-        console.write_text(json, render_json(records[record_id] for record_id in sorted(ids & set(records))))
+        console.write_text(json, render_json(records[record_id] for record_id in sorted(records)))
     if plot is not None:
         _draw(table, plot)
     if _say_failed(commands_once, store):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from richrep.errors import RichrepError
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import filter_records
 from richrep.recipes.grid import Cell
 from richrep.recipes.recipe import Expected, Recipe
 from richrep.recipes.store import CellStore
 from richrep.reports.method_table import Measured, Published
+
+logger = logging.getLogger(__name__)
 
 ALONE, TOGETHER = "alone", "together"
 
@@ -31,6 +35,20 @@ def measured(
         for row, chosen in _rows(cell, own):
             found.setdefault((row, metrics[cell.recipe]), {}).update((record.id, record) for record in chosen)
     return [Measured(row, metric, tuple(chosen.values())) for (row, metric), chosen in found.items()]
+
+
+def load_records_of(cells: Iterable[Cell], store: CellStore) -> dict[str, Record]:
+    """The records that the cells wrote, by id; one that is gone or damaged is logged and left out."""
+    records: dict[str, Record] = {}
+    for cell in cells:
+        state = store.load(cell)
+        for record_id in state.record_ids if state is not None else ():
+            path = store.out / f"{record_id}.json"
+            try:
+                records[record_id] = Record.from_json(path.read_bytes())
+            except (OSError, RichrepError) as error:
+                logger.warning("%s of %s cannot be read (%s). --redo measures it again.", path, cell.label, error)
+    return records
 
 
 def _rows(cell: Cell, records: Sequence[Record]) -> list[tuple[str, list[Record]]]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from richrep.errors import RichrepError, unknown_name_message
+from richrep.features.memory import parse_size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 FRACTIONS = ("accuracy", "mean_per_class_accuracy", "top5_accuracy")
@@ -74,6 +75,13 @@ class CellSpec(_Part):
     rows: dict[str, str | list[str]] = Field(default_factory=dict)
     expected: list[Expected] = Field(default_factory=list)
     memory: str | None = None
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_size(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            parse_size(memory)
+        return memory
 
     @field_validator("expected", mode="before")
     @classmethod

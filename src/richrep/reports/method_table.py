@@ -95,7 +95,10 @@ def make_method_table(measured: Iterable[Measured], published: Iterable[Publishe
         MethodRow(group.row, group.metric, _scores(group, records), {}, _elapsed(records)) for group, records in groups
     ]
     places = sorted({place for row in rows for place in row.scores})
+    published = list(published)
     notes = [note for number in published for note in _place(number, rows, places)]
+    sources = list(dict.fromkeys(number.source for number in published if number.source))
+    notes += [f"Published: {'; '.join(sources)}."] if sources else []
     shown = [place for place in places if place != MEAN]
     shown += [MEAN] if any(MEAN in (*row.scores, *row.published) for row in rows) else []
     return MethodTable(tuple(rows), tuple(shown), tuple(dict.fromkeys(notes)))

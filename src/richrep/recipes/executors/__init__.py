@@ -1,3 +1,1 @@
-"""Who runs the cells, one file each. EXECUTORS names them: processes of this machine, or jobs of a Slurm cluster."""
-
-EXECUTORS = ("local", "slurm")
+"""Who runs the cells, one file each: processes of this machine (local.py), or jobs of a Slurm cluster (slurm.py)."""

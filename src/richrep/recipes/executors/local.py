@@ -79,25 +79,22 @@ def run_local(
     budget.check(cells)
     waiting, running = list(cells), list[_Running]()
     with _sigterm_as_interrupt(), ExitStack() as everything:
-        everything.callback(_interrupt, running)
-        while waiting or running:
-            while waiting and _fits(waiting[0], running, budget):
-                started = _start(waiting.pop(0), store, budget, on_change)
-                if started is not None:
-                    everything.push(started.leave)
-                    running.append(started)
-            for ended in [one for one in running if not one.process.poll()]:
-                running.remove(ended)
-                state = ended.process.finish()
-                ended.leave.close()
-                on_change(ended.process.cell, state)
-            time.sleep(_LOOK_EVERY_S)
-
-
-def _interrupt(running: list[_Running]) -> None:
-    """Asks all at once, before each is waited for."""
-    for one in running:
-        one.process.interrupt()
+        try:
+            while waiting or running:
+                while waiting and _fits(waiting[0], running, budget):
+                    started = _start(waiting.pop(0), store, budget, on_change)
+                    if started is not None:
+                        everything.push(started.leave)
+                        running.append(started)
+                for ended in [one for one in running if not one.process.poll()]:
+                    running.remove(ended)
+                    state = ended.process.finish()
+                    ended.leave.close()
+                    on_change(ended.process.cell, state)
+                time.sleep(_LOOK_EVERY_S)
+        finally:
+            for one in running:  # after an interrupt: all are asked to end before each is waited for
+                one.process.interrupt()
 
 
 def _fits(cell: Cell, running: list[_Running], budget: Budget) -> bool:
