@@ -113,9 +113,9 @@ def run(
     commands_once = distinct(cells)
     store = CellStore(out.expanduser())
     wanted = to_run(cells, store, redo=redo, retry_failed=retry_failed)
-    budget = Budget(jobs or 1, _size(memory))
+    budget = Budget(jobs or 1, _size(memory), redo)
     budget.check(wanted if executor == "local" else [])
-    asked = SlurmJobs(partition, time_limit, memory or "16GB", gpus, cpus, jobs or 64)
+    asked = SlurmJobs(partition, time_limit, memory or "16GB", gpus, cpus, jobs or 64, redo)
     name = recipes[0].name
     if dry_run:
         _print_plan(wanted, len(commands_once), store, asked if executor == "slurm" else None, name)

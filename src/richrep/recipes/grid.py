@@ -20,7 +20,7 @@ from richrep.recipes.variables import substitute
 
 SET_BY_RUN = ("out", "json")
 # Options that leave the result as it is: where it is computed, within which room, and what is said of it.
-WITHOUT_EFFECT = frozenset({"device", "num-workers", "memory-limit", "cache-dir", "profile", "tracker"})
+WITHOUT_EFFECT = frozenset({"device", "num-workers", "memory-limit", "cache-dir", "profile", "checkpoint-steps"})
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ def _declared(name: str, command: CommandDeclaration) -> OptionDeclaration:
     if name in SET_BY_RUN:
         raise RichrepError(f"richrep run decides {name!r} itself. Leave it out; give --out to richrep run.")
     if name not in command.options:
-        raise RichrepError(unknown_name_message(f"option of {command.name}", name, command.options, max_listed=40))
+        known = set(command.options) - set(SET_BY_RUN)
+        raise RichrepError(unknown_name_message(f"option of {command.name}", name, known, max_listed=40))
     return command.options[name]
 
 

@@ -67,7 +67,7 @@ class Score:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method. Times are seconds, of all its records together."""
+    """One method. `elapsed_s` is the mean of its records: what one run takes, features that were cached not counted."""
 
     name: str
     metric: str
@@ -114,7 +114,7 @@ def print_method_table(table: MethodTable) -> PrintedTable:
         title = _title(place, table.places)
         columns.append(Column(title, _score_text(place)))
         columns.append(Column("published\n(difference)", _published_text(place), optional=True))
-    columns.append(Column("time (s)", lambda row: format_seconds(row.elapsed_s), optional=True))
+    columns.append(Column("one run\n(s)", lambda row: format_seconds(row.elapsed_s), optional=True))
     printed = lay_out(columns, table.rows, table.notes)
     return PrintedTable(_caption(table), printed.titles, printed.cells, printed.is_name, printed.notes)
 
@@ -144,7 +144,7 @@ def _score(values: Sequence[float]) -> Score:
 
 def _elapsed(records: Sequence[Record]) -> float | None:
     times = [record.elapsed_s["total"] for record in records if "total" in record.elapsed_s]
-    return sum(times) if times else None
+    return statistics.fmean(times) if times else None
 
 
 def _place(number: Published, rows: list[MethodRow], places: list[Place]) -> list[str]:

@@ -17,6 +17,9 @@ def test_what_the_run_decides_is_added_where_the_command_takes_it_and_the_recipe
     assert command_line(cell, Path("runs"), Share(2, 1_500_000_000)) == [
         *("probe", "--num-workers", "3", "--out", "runs", "--memory-limit", "1500MB", "--", "x"),
     ]
+    trained = Cell("trial", "a", "a", "finetune", (), "k", takes=TAKES | {"restart"})
+    assert command_line(trained, Path("runs"), Share(2, restart=True))[-1] == "--restart"
+    assert "--restart" not in command_line(trained, Path("runs"), Share(2))
     assert command_line(Cell("trial", "a", "a", "list", ("datasets",), "k"), Path("runs"), Share(2)) == [
         *("list", "datasets")
     ]

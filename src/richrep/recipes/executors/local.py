@@ -26,10 +26,12 @@ class Budget:
     Attributes:
         jobs: cells at a time, at most.
         memory: bytes of all cells running; None: not limited. A cell counts as its recipe says, else as memory / jobs.
+        restart: commands that would go on where they were begin anew.
     """
 
     jobs: int = 1
     memory: int | None = None
+    restart: bool = False
 
     def need(self, cell: Cell) -> int:
         """Bytes that count for `cell`; 0 without a limit."""
@@ -41,7 +43,7 @@ class Budget:
 
     def share(self, cell: Cell) -> Share:
         """Its part of the cores and of the memory."""
-        return Share(max(1, num_cores() // self.jobs), self.need(cell) or None)
+        return Share(max(1, num_cores() // self.jobs), self.need(cell) or None, self.restart)
 
     def check(self, cells: list[Cell]) -> None:
         """Raises RichrepError for a cell that would never fit."""

@@ -29,10 +29,12 @@ class Share:
     Attributes:
         threads: of computation, and of decoding where its command takes `--num-workers`.
         memory: bytes, for `--memory-limit`; None: not limited.
+        restart: a command that would go on where it was begins anew.
     """
 
     threads: int
     memory: int | None = None
+    restart: bool = False
 
 
 def command_line(cell: Cell, out: Path, share: Share | None = None) -> list[str]:
@@ -49,6 +51,8 @@ def command_line(cell: Cell, out: Path, share: Share | None = None) -> list[str]
         if name in cell.takes and not any(given.partition("=")[0] == f"--{name}" for given in words)
         for word in (f"--{name}", text)
     ]
+    if share is not None and share.restart and "restart" in cell.takes and "--restart" not in words:
+        extra.append("--restart")
     at = words.index("--") if "--" in words else len(words)
     return [*words[:at], *extra, *words[at:]]
 

@@ -28,7 +28,7 @@ class SlurmJobs:
 
     Attributes:
         partition: "" for the cluster's default; minutes: time limit; memory: as Slurm writes it, e.g. "16GB".
-        gpus, cpus: of one job; jobs: how many run at a time.
+        gpus, cpus: of one job; jobs: how many run at a time; restart: as in `Share`.
     """
 
     partition: str = ""
@@ -37,6 +37,7 @@ class SlurmJobs:
     gpus: int = 1
     cpus: int = 8
     jobs: int = 64
+    restart: bool = False
 
     def parameters(self, name: str) -> dict[str, Any]:
         """Keywords of submitit."""
@@ -75,7 +76,7 @@ def submit(cells: list[Cell], store: CellStore, jobs: SlurmJobs, name: str) -> l
     try:
         executor = submitit.SlurmExecutor(_folder(store, name))
         executor.update_parameters(**jobs.parameters(name))
-        share, out = Share(jobs.cpus), store.out.resolve()
+        share, out = Share(jobs.cpus, restart=jobs.restart), store.out.resolve()
         count = len(cells)
         for cell in cells:  # before the jobs exist: one may finish before the last is submitted
             store.save(cell, CellState("submitted", cell.label, started=now()))
