@@ -250,10 +250,20 @@ def _draw(table: MethodTable, plot: Path) -> None:
     console.say(f"Plot in {plot}.")
 
 
+def _state(cell: Cell, store: CellStore) -> str:
+    """In words; a cell that says it runs, but that no process holds, was interrupted."""
+    state = store.load(cell)
+    if state is None or state.state != "running":
+        return "not run" if state is None else state.state
+    with store.claim(cell) as free:
+        return "interrupted" if free else "running"
+
+
 def _say_failed(cells: list[Cell], store: CellStore) -> bool:
     """Whether a cell failed, said with what is not finished."""
-    states = [state.state if (state := store.load(cell)) else "not run" for cell in cells]
-    counts = {name: states.count(name) for name in ("failed", "running", "submitted", "not run") if name in states}
+    states = [_state(cell, store) for cell in cells]
+    names = ("failed", "running", "interrupted", "submitted", "not run")
+    counts = {name: states.count(name) for name in names if name in states}
     if counts:
         console.say(
             f"{len(cells) - sum(counts.values())} of {len(cells)} cells finished; "
