@@ -6,6 +6,7 @@
     data/      backbones/      features/    heads/   evaluation/            reports/
                    ▲                          │
                    └─────── training/ ◄───────┘
+    recipes/ runs all of this as recorded experiments; cli/ is the command line
 
 >>> import richrep
 >>> split = richrep.load_split("digits", "train")

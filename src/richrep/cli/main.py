@@ -23,6 +23,7 @@ from richrep.cli import (
     results,
     search,
 )
+from richrep.cli import run as run_recipe
 from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
 
@@ -47,6 +48,7 @@ app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
+app.command("run")(run_recipe.run)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)
