@@ -10,11 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 
 from richrep.data.decode import decoded_at_least
 from richrep.data.split import Split
+from richrep.data.stores import ArrayStore
 from richrep.errors import BadImageError
 from richrep.features.profile import ExtractionProfile
 from richrep.features.views import Framing
@@ -128,6 +130,8 @@ class _Decoder:
 
     def __call__(self, batch: PixelBatch, rows: range) -> None:
         arrays = {framing: pixels.numpy() for framing, pixels in batch.pixels.items()}
+        if self._copy_pixels(arrays, batch, rows):
+            return
         decode_s, start_s = 0.0, time.perf_counter()
         for row in rows:
             index = row - batch.rows.start
@@ -146,6 +150,22 @@ class _Decoder:
                 array[index] = framing.apply(image, row)
         self.profile.add("decode", decode_s)
         self.profile.add("resize", time.perf_counter() - start_s - decode_s)
+
+    def _copy_pixels(self, arrays: dict[Framing, np.ndarray], batch: PixelBatch, rows: range) -> bool:
+        """Copies images that lie in memory in the size that is wanted, all at once; False where that cannot be.
+
+        One at a time, through Pillow, they cost a tenth of the forward pass of a CIFAR network.
+        """
+        store = self.split.images
+        if not isinstance(store, ArrayStore) or not all(framing.keeps(*store.size_px) for framing in arrays):
+            return False
+        start_s = time.perf_counter()
+        pixels = store.load_pixels(self.split.positions[rows.start : rows.stop])
+        first = rows.start - batch.rows.start
+        for array in arrays.values():
+            array[first : first + len(rows)] = pixels
+        self.profile.add("decode", time.perf_counter() - start_s)
+        return True
 
     def _load(self, row: int, framings: list[Framing]) -> list[Image.Image]:
         """The image for each framing: one object, or, decoded fast, one for each size that is needed.

@@ -62,6 +62,10 @@ class Framing:
     geometry: Geometry
     view: NumberedView | None = None
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether every image of this size comes out as it is."""
+        return self.view is None and self.geometry.keeps(height, width)
+
     @property
     def needed_px(self) -> tuple[int, int] | None:
         """The least (height, width) the image may be decoded to; None asks for all of it.
