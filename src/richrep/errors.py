@@ -9,6 +9,7 @@
         ├── DatasetError        a data set whose files, labels or classes do not fit together
         ├── BadImageError       an image that cannot be decoded
         ├── EngineError         an engine or a precision that cannot run here, or not closely enough
+        ├── DivergedError       a training of which nothing is left: every learning rate was too high
         ├── FeatureError        features that cannot be used (not finite, wrong width)
         └── CacheError          the feature cache cannot be written or read
 
@@ -47,6 +48,10 @@ class EngineError(RichrepError):
 
 class FeatureError(RichrepError):
     """Features that cannot be used: not finite, or of the wrong width."""
+
+
+class DivergedError(RichrepError):
+    """A training that gives nothing: its values were no longer finite, under every learning rate that was tried."""
 
 
 class CacheError(RichrepError):

@@ -14,7 +14,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
-from richrep.evaluation.protocols.protocol import ProbeProtocol
+from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.features.feature_set import FeatureSet
@@ -65,25 +65,47 @@ def measure_probe(
     select_s = time.perf_counter() - start
     logits = protocol.refit(trainval, choice, memory=memory).logits(test.features)
     fit_s = time.perf_counter() - start - select_s
-    record = Record(
-        kind="probe",
-        representation=representation_name(backbones),
-        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
-        feature_dim=trainval.feature_dim,
-        protocol=asdict(protocol),
-        hyperparameters=choice.hyperparameters,
-        solver=choice.solver,
+    record = make_probe_record(
+        backbones,
+        trainval,
+        asdict(protocol),
+        choice,
         metrics={
             "val": score(choice.val_logits, trainval.labels[torch.as_tensor(rows[1])], trainval.num_classes),
             "test": score(logits, test.labels, test.num_classes),
         },
-        elapsed_s=_elapsed(extract_s, select_s, fit_s),
-        **common,
+        elapsed_s=elapsed(extract_s, select_s, fit_s),
+        common=common,
     )
     return Outcome(record, logits.argmax(1) == test.labels)
 
 
-def _elapsed(extract_s: float, select_s: float, fit_s: float) -> dict[str, float]:
+def make_probe_record(
+    backbones: Sequence[Backbone],
+    trainval: FeatureSet,
+    options: dict[str, Any],
+    choice: Choice,
+    *,
+    metrics: dict[str, dict[str, Any]],
+    elapsed_s: dict[str, float],
+    common: dict[str, Any],
+) -> Record:
+    """The record of one probe; `options` are the protocol's, `common` what `common_facts` gives."""
+    return Record(
+        kind="probe",
+        representation=representation_name(backbones),
+        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
+        feature_dim=trainval.feature_dim,
+        protocol=options,
+        hyperparameters=choice.hyperparameters,
+        solver=choice.solver,
+        metrics=metrics,
+        elapsed_s=elapsed_s,
+        **common,
+    )
+
+
+def elapsed(extract_s: float, select_s: float, fit_s: float) -> dict[str, float]:
     """Seconds by step; extraction is the one pass that served every backbone of the run."""
     steps = {"extract": extract_s, "select": select_s, "fit": fit_s}
     return {name: round(value, 3) for name, value in (steps | {"total": sum(steps.values())}).items()}

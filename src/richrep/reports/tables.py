@@ -103,10 +103,10 @@ def make_probe_table(records: Iterable[Record], *, failures: Mapping[str, str] |
         failures: representation -> reason, for those that were asked for and gave no record; each becomes an empty
             row and a note.
     """
-    failures = failures or {}
+    failures, records = failures or {}, list(records)
     rows = [_probe_row(record) for record in records] + [ProbeRow(representation=name) for name in failures]
     notes = [f"{name} was not measured: {reason}" for name, reason in failures.items()]
-    return ProbeTable(tuple(rows), tuple(notes))
+    return ProbeTable(tuple(rows), (*_warnings(records), *notes))
 
 
 def make_results_table(records: Iterable[Record]) -> ResultsTable:
@@ -118,6 +118,7 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
     how many were set aside.
     """
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    records = list(records)
     for record in sorted(records, key=lambda record: record.id):
         groups[identity(record)].append(record)
     seeds = [list({record.seed: record for record in group}.values()) for group in groups.values()]  # the newest wins
@@ -131,7 +132,19 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
         else "older records of seeds measured again were"
     )
     notes = [f"{num_repeated} {what} left out."] if num_repeated else []
-    return ResultsTable(tuple(rows), tuple(notes))
+    return ResultsTable(tuple(rows), (*_warnings(records), *notes))
+
+
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """What a reader must know of the numbers: a protocol that chose on test; cells of a grid that diverged."""
+    on_test = [record for record in records if record.protocol.get("selected_on") == "test"]
+    notes = list(dict.fromkeys(f"{record.protocol_name}: {record.protocol.get('note')}" for record in on_test))
+    for record in records:
+        diverged = record.solver.get("diverged")
+        if isinstance(diverged, list) and diverged:
+            what = f"{record.representation}, {record.protocol_name}, seed {record.seed}"
+            notes.append(f"{what}: SGD diverged and was left out: {'; '.join(map(str, diverged))}.")
+    return notes
 
 
 def _probe_row(record: Record) -> ProbeRow:
