@@ -14,6 +14,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
 from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
@@ -54,12 +55,18 @@ def measure_probe(
     trainval: FeatureSet,
     test: FeatureSet,
     rows: tuple[np.ndarray, np.ndarray],
-    protocol: ProbeProtocol,
+    protocol: ProbeProtocol | LegacyTestSelection,
     memory: MemoryBudget,
     common: dict[str, Any],
     extract_s: float,
 ) -> Outcome:
-    """Select on val, refit on train and val, score test once."""
+    """Select on val, refit on train and val, score test once.
+
+    Raises:
+        TypeError: a twin that chooses on test, which `probe` alone runs.
+    """
+    if isinstance(protocol, LegacyTestSelection):
+        raise TypeError(f"{protocol.name} chooses on test; only probe runs it, to compare with a paper's numbers.")
     start = time.perf_counter()
     choice = protocol.select(trainval, *rows, memory=memory)
     select_s = time.perf_counter() - start

@@ -184,7 +184,8 @@ def _probe_row(record: Record) -> ProbeRow:
 def _chosen(record: Record) -> str | None:
     """Hyper-parameters other than l2 and normalization; None when there are none."""
     others = {name: value for name, value in record.hyperparameters.items() if name not in ("l2", "normalization")}
-    return " ".join(f"{name}={value}" for name, value in others.items()) or None
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in others.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items()) or None
 
 
 def _result_row(group: Sequence[Record], variant: str) -> ResultRow:
