@@ -3,16 +3,16 @@
     python benchmarks/sgd_heads.py           one network on 10,000 CIFAR images, prints Markdown
     python benchmarks/sgd_heads.py --quick   on 1,000 images, a schedule of 6 epochs
 
-The grid is that of the rich-representations probe on CIFAR: batch normalisation and a linear layer, 28 epochs of batches
-of 256, six weight decays; and of sparse transfer: a linear layer, 150 epochs of batches of 64, with six weight decays.
+The grids are six weight decays of the rich-representations probe on CIFAR (batch normalisation and a linear layer, 28
+epochs of batches of 256), and the same six in sparse transfer's (a linear layer, 150 epochs of batches of 64).
 
 - At once: `SgdHead.along` on cached features.
 - One at a time: nn.BatchNorm1d, nn.Linear, autograd and torch.optim.SGD, on the same features and the same batches,
   held in memory as one tensor.
-- The network in every epoch, as the papers do: one pass over the training images is measured (batches of 256, evaluation
-  mode, no gradients, images decoded beforehand, the faster of two). A grid costs passes x epochs x cells, and the heads'
-  own loop on top. That product is computed, not run.
-- Random crops need a pass for each view that is kept, so ours is also stated with one view an epoch, computed likewise.
+- The network in every epoch, as the papers do: one pass over the training images is measured (batches of 256,
+  evaluation mode, no gradients, images decoded beforehand, the faster of two). A grid costs passes x epochs x cells,
+  and the heads' own loop on top. That product is computed, not run.
+- Random crops need a pass for each view that is kept: ours is also stated with one view an epoch, computed likewise.
 
 Both sides alternate and the faster of two runs of each counts. Reads ../shared/data; without it a network with random
 weights and random images stand in, and it says so.

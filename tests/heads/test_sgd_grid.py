@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from richrep.features.memory import FRUGAL
+from richrep.errors import RichrepError
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.rows import Rows
 from richrep.heads.sgd_grid import SgdCell, SgdRecipe, batches_of_epoch, first_linear, train_cells
 
@@ -100,6 +101,13 @@ def test_groups_that_fit_a_small_memory_give_the_same() -> None:
     for one, other in zip(whole, parts, strict=True):
         assert one.cell == other.cell
         torch.testing.assert_close(one.linear[0], other.linear[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_limit_too_small_for_one_cell_is_said() -> None:
+    features, labels = torch.zeros(4, 1000), torch.tensor([0, 1, 2, 3])
+    budget = replace(MemoryBudget.of("100MB"), state=1000)
+    with pytest.raises(RichrepError, match="training a head of 4 classes on 1,000 features takes 0 MB"):
+        train_cells([features], labels, CELLS[:1], SgdRecipe(), num_classes=4, memory=budget)
 
 
 def test_epochs_cycle_through_the_views() -> None:

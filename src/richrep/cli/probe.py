@@ -65,7 +65,8 @@ def probe(
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
     all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
-    head in the same way: ridge, knn, prototypes, cosine, or repeats a paper's probe: richrep list protocols.
+    head in the same way: ridge, knn, prototypes, cosine; or a paper's: rrl-linear, sparse-linear, trex-sgd, trex-lbfgs
+    (legacy-trex-sgd, legacy-trex-lbfgs: with the faults of its code).
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """

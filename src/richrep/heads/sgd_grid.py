@@ -2,7 +2,8 @@
 
 With B rows of a batch, D features, K classes and G heads ("cells") of one seed, a step is two products, of (G·K, D)
 with (D, B) and of (G·K, B) with (B, D): the rows are read once for all cells, which share the order of the batches.
-Slopes are written down (softmax minus one-hot), there is no graph. Seeds have other batches and go one after the other.
+Slopes are written down (softmax minus one-hot), there is no graph. Seeds have other batches and go one after the other:
+as a further dimension of the products, three of them took 0.7 of the time at D = 64 and 1.05 to 1.2 from D = 512 on.
 """
 
 from __future__ import annotations
@@ -127,11 +128,16 @@ def train_cells(
         memory: how many cells go at once; the results are the same.
         apply: turns the rows (B, D) of a batch into what the heads act on, (B, D').
         on_epoch: called for every living cell at the end of every epoch.
+
+    Raises:
+        RichrepError: `memory` has a limit that is too small for one cell.
     """
     recipe.check(len(labels))
     rows = [as_rows(view) for view in views]
     like = apply(rows[0][:1])
-    most = max(1, memory.state // (4 * num_classes * like.shape[1] * like.element_size()))
+    needed = 4 * num_classes * like.shape[1] * like.element_size()  # weights, velocity, slope, scaled weights
+    memory.check_state(needed, f"training a head of {num_classes:,} classes on {like.shape[1]:,} features")
+    most = max(1, memory.state // needed)
     trained: dict[int, TrainedCell] = {}
     for seed in dict.fromkeys(cell.seed for cell in cells):
         of_seed = [place for place, cell in enumerate(cells) if cell.seed == seed]

@@ -66,11 +66,11 @@ def test_when_every_cell_diverges_the_message_names_them(pixels, parts) -> None:
 
 def test_random_views_of_the_training_rows_are_cycled_through_and_val_stays_as_it_is(pixels, parts) -> None:
     views = tuple(pixels.features + 0.1 * v for v in range(3))
-    seen = WithViews(**vars(pixels), views=views)
+    seen = WithViews(**vars(pixels) | {"views": views})
     choice, plain = SHORT.select(seen, *parts), SHORT.select(pixels, *parts)
     assert (choice.solver["views"], plain.solver["views"]) == (3, 1)
     assert not torch.allclose(choice.val_logits, plain.val_logits, atol=1e-3)
-    same = WithViews(**vars(pixels), views=(pixels.features,) * 2)
+    same = WithViews(**vars(pixels) | {"views": (pixels.features,) * 2})
     torch.testing.assert_close(SHORT.select(same, *parts).val_logits, plain.val_logits)
     refitted = SHORT.refit(same, choice)
     torch.testing.assert_close(refitted.weight_, SHORT.refit(pixels, choice).weight_)

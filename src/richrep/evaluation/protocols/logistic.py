@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,11 +46,9 @@ class LogisticProtocol:
 
     def choose(self, train: FeatureSet, val: FeatureSet, *, memory: MemoryBudget = FRUGAL) -> Choice:
         """The same, of a set to fit on and a set to score, which are copied into one."""
-        both = replace(
-            train,
-            features=torch.cat([as_rows(part.features).joined() for part in (train, val)]),
-            labels=torch.cat([train.labels, val.labels]),
-        )
+        features = torch.cat([as_rows(part.features).joined() for part in (train, val)])
+        labels = torch.cat([train.labels, val.labels])
+        both = FeatureSet(features, labels, train.num_classes, train.blocks, key=f"{train.key}+{val.key}")
         rows = np.arange(len(both))
         return self.select(both, rows[: len(train)], rows[len(train) :], memory=memory)
 

@@ -9,8 +9,8 @@ from richrep.evaluation.protocols.sgd_linear import SgdLinearProtocol
 
 # Zhang and Bottou, Learning useful representations for shifting tasks and distributions, 2023,
 # https://arxiv.org/abs/2212.07346: the scripts of its repository (TjuJianyu/RRL), and time-CAT's, which say the same.
-# There every epoch sees other random crops; views of the features stand for them, `--views 28` for one an epoch.
-# Differs: val chooses the weight decay, and the last epoch counts.
+# There every epoch sees other random crops; views of the features stand for them, `--views 28` for one an epoch. Without
+# it the images are as they are, as 28 views cost 28 extractions. Differs: val chooses, and the last epoch counts.
 _CIFAR = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2)  # also for data sets the papers do not have: the widest of their grids
 RRL_LINEAR = SgdLinearProtocol(
     name="rrl-linear",
@@ -37,5 +37,5 @@ RRL_LINEAR = SgdLinearProtocol(
 
 
 def rrl_linear(**options: Any) -> SgdLinearProtocol:
-    """Batch normalisation and a linear layer by SGD in 28 epochs, weight decay on val: RRL's and time-CAT's probe."""
+    """BN and a linear layer by SGD, as RRL: choose the weight decay on val, then train on all training images."""
     return replace(RRL_LINEAR, **options)

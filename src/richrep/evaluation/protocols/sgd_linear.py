@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from richrep.data.augment import RandomView
 from richrep.data.registry import find_entry
 from richrep.evaluation.protocols.protocol import Choice, Contest, spans
 from richrep.evaluation.selection import check_rows
@@ -38,6 +39,8 @@ class SgdLinearProtocol:
             `SgdRecipe`.
         milestones: epochs, counted from 0, from which on the learning rate is `gamma` times what it was.
         epoch: "last" scores what the last epoch leaves; "best" scores every epoch and trains as many as were best.
+        views, view: how many random views of every training image the epochs cycle through, and how they are drawn; 1
+            is the image as it is. They say what is extracted; what is read is what the features hold.
         normalizations: tried with every pair, before batch normalisation; fitted on the training images only.
         val_fraction: of every class of train, when the data set stores no val.
         seed: of the first weights and of the batches; a probe puts its own here.
@@ -59,6 +62,8 @@ class SgdLinearProtocol:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     epoch: str = "last"
+    views: int = 1
+    view: RandomView | None = None
     normalizations: tuple[str, ...] = ("none",)
     val_fraction: float = 0.2
     seed: int = 0

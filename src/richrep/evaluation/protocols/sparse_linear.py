@@ -29,5 +29,5 @@ SPARSE_LINEAR = SgdLinearProtocol(
 
 
 def sparse_linear(**options: Any) -> SgdLinearProtocol:
-    """A linear layer by SGD in 150 epochs, one learning rate and weight decay: the sparse-transfer paper's probe."""
+    """Linear layer by SGD, as sparse transfer: choose from a grid of one on val, then train on all training images."""
     return replace(SPARSE_LINEAR, **options)

@@ -25,7 +25,9 @@ from richrep.heads.logistic_path import fit_logistic_path
 
 @dataclass(frozen=True)
 class TrexLbfgsProtocol:
-    """Logistic regression on features as they are, C by 30 Optuna trials on val: t-ReX's probe of small data sets.
+    """Logistic regression, as t-ReX: choose C in 30 Optuna trials on val, then fit on all training images.
+
+    t-ReX's probe of small data sets, on features as they are.
 
     Attributes:
         trials: points tried; the first ten are solved as one path, the others depend on those before.
@@ -112,5 +114,8 @@ class TrexLbfgsProtocol:
 
 
 def legacy_trex_lbfgs(**options: Any) -> TrexLbfgsProtocol:
-    """trex-lbfgs with the fault of its code: val is cut by a fraction that leaks from small classes to later ones."""
+    """trex-lbfgs with its code's fault: choose C in 30 Optuna trials on val, then fit on all training images.
+
+    Val is cut by a fraction that leaks from small classes to later ones.
+    """
     return replace(TrexLbfgsProtocol(name="legacy-trex-lbfgs", leaking_split=True), **options)

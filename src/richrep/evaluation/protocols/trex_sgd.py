@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from richrep.heads.sgd_grid import SgdCell
 
 @dataclass(frozen=True)
 class TrexSgdProtocol:
-    """A linear layer by SGD on l2-normalised features, 30 Optuna trials on val: t-ReX's probe of large data sets.
+    """SGD on l2-normalised features, as t-ReX: choose in 30 Optuna trials on val, then train on all training images.
+
+    t-ReX's probe of large data sets.
 
     Attributes:
         trials: points tried; the first ten train at once, the others depend on those before and go one by one.
@@ -41,6 +43,8 @@ class TrexSgdProtocol:
 
     Differs from t-ReX, where `legacy-trex-sgd` does not: `late_schedule` and `leaking_split` are off.
     """
+
+    reads_views: ClassVar[bool] = True  # epochs cycle through them, where there are any; t-ReX has none
 
     name: str = "trex-sgd"
     trials: int = 30
@@ -126,5 +130,8 @@ class TrexSgdProtocol:
 
 
 def legacy_trex_sgd(**options: Any) -> TrexSgdProtocol:
-    """trex-sgd with the faults of its code: the learning rate one epoch late, and val cut by a fraction that leaks."""
+    """trex-sgd with its code's faults: choose in 30 Optuna trials on val, then train on all training images.
+
+    The learning rate is one epoch late, and val is cut by a fraction that leaks from small classes to later ones.
+    """
     return replace(TrexSgdProtocol(name="legacy-trex-sgd", late_schedule=True, leaking_split=True), **options)
