@@ -9,7 +9,7 @@ from richrep.evaluation.protocols.sgd_linear import SgdLinearProtocol
 
 # Zhang and Bottou, Learning useful representations for shifting tasks and distributions, 2023,
 # https://arxiv.org/abs/2212.07346: the scripts of its repository (TjuJianyu/RRL), and time-CAT's, which say the same.
-# There every epoch sees other random crops; views of the features stand for them, `--views 28` for one an epoch. Without
+# There every epoch sees other random crops; views of features stand for them, `--views 28` for one an epoch; without
 # it the images are as they are, as 28 views cost 28 extractions. Differs: val chooses, and the last epoch counts.
 _CIFAR = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2)  # also for data sets the papers do not have: the widest of their grids
 RRL_LINEAR = SgdLinearProtocol(
