@@ -152,7 +152,8 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
             seed = f", seed {row.seed}" if several_seeds else ""
             sentences.append(
                 f"{row.representation}{seed}: {100 * row.gain:+.2f} points over "
-                f"{f'{row.best_member}, ' if row.best_member else ''}its best member on val"
+                f"{f'{row.best_member}, ' if row.best_member else ''}"
+                f"its best member on {'test' if row.val_accuracy is None else 'val'}"
                 + (f" (95 % interval {interval}, paired {paired}): {seen}." if seen else ".")
             )
     return sentences
@@ -173,11 +174,12 @@ def _mean_gain_sentences(rows: Sequence[ResultRow]) -> list[str]:
     for row in with_gain:
         if row.gain is not None:
             method = f", {format_method(row.kind, row.protocol)}" if several_methods else ""
+            part = "test" if row.val_accuracy is None else "val"
             images = f", {format_images(row.num_train, row.num_val, row.num_test)} images" if several_sizes else ""
             sentences.append(
                 f"{row.representation} on {row.dataset}{images}{method}{f' [{row.variant}]' if row.variant else ''}: "
                 f"{100 * row.gain:+.2f}{f' ± {100 * row.gain_std:.2f}' if row.gain_std is not None else ''} "
-                f"points over its best member on val ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
+                f"points over its best member on {part} ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
             )
     return sentences
 

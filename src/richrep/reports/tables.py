@@ -105,10 +105,10 @@ def make_probe_table(records: Iterable[Record], *, failures: Mapping[str, str] |
         failures: representation -> reason, for those that were asked for and gave no record; each becomes an empty
             row and a note.
     """
-    failures = failures or {}
+    failures, records = failures or {}, list(records)
     rows = [_probe_row(record) for record in records] + [ProbeRow(representation=name) for name in failures]
     notes = [f"{name} was not measured: {reason}" for name, reason in failures.items()]
-    return ProbeTable(tuple(rows), tuple(notes))
+    return ProbeTable(tuple(rows), (*_warnings(records), *notes))
 
 
 def make_results_table(records: Iterable[Record]) -> ResultsTable:
@@ -120,6 +120,7 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
     how many were set aside.
     """
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    records = list(records)
     for record in sorted(records, key=lambda record: record.id):
         groups[identity(record)].append(record)
     seeds = [list({record.seed: record for record in group}.values()) for group in groups.values()]  # the newest wins
@@ -133,7 +134,19 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
         else "older records of seeds measured again were"
     )
     notes = [f"{num_repeated} {what} left out."] if num_repeated else []
-    return ResultsTable(tuple(rows), tuple(notes))
+    return ResultsTable(tuple(rows), (*_warnings(records), *notes))
+
+
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """What a reader must know of the numbers: a protocol that chose on test; cells of a grid that diverged."""
+    on_test = [record for record in records if record.protocol.get("selected_on") == "test"]
+    notes = list(dict.fromkeys(f"{record.protocol_name}: {record.protocol.get('note')}" for record in on_test))
+    for record in records:
+        diverged = record.solver.get("diverged")
+        if isinstance(diverged, list) and diverged:
+            what = f"{record.representation}, {record.protocol_name}, seed {record.seed}"
+            notes.append(f"{what}: SGD diverged and was left out: {'; '.join(map(str, diverged))}.")
+    return notes
 
 
 def _probe_row(record: Record) -> ProbeRow:
@@ -174,7 +187,8 @@ def _probe_row(record: Record) -> ProbeRow:
 def _chosen(record: Record) -> str | None:
     """Hyper-parameters other than l2 and normalization; None when there are none."""
     others = {name: value for name, value in record.hyperparameters.items() if name not in ("l2", "normalization")}
-    return " ".join(f"{name}={value}" for name, value in others.items()) or None
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in others.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items()) or None
 
 
 def _result_row(group: Sequence[Record], variant: str) -> ResultRow:
