@@ -93,9 +93,10 @@ def open_run(out: Path | str, name: str, options: Mapping[str, Any], *, restart:
 
 
 def _check_options(path: Path, name: str, options: dict[str, Any]) -> None:
-    """Writes the options of a new run; refuses others than those of the run that is there."""
+    """Writes the options of a run that has trained nothing yet; refuses others than those of the run that is there."""
     file = path / _OPTIONS
-    if not file.exists():
+    begun = any((path / part).exists() for part in ("states", "model"))
+    if not (file.exists() and begun):
         write_whole(file, yaml.safe_dump(options, sort_keys=False))
         return
     before = _read_yaml(file)

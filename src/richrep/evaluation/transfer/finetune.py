@@ -14,13 +14,13 @@ from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.run_model import add_records, read_run_model, save_run_model
 from richrep.data.split import Dataset, carve_val
-from richrep.errors import DatasetError
+from richrep.errors import DatasetError, DivergedError
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
-from richrep.evaluation.task import Task, load_members, make_task
+from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
@@ -63,6 +63,7 @@ def finetune(
     data_root: Path | str | None = None,
     where: Where | None = None,
     on_record: Callable[[Record], None] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> list[Record]:
     """Test scores of every backbone fine-tuned alone, or with `joint` of all together under one head (init-cat).
 
@@ -74,6 +75,8 @@ def finetune(
         seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         on_record: called with each record as soon as it is measured and saved.
+        on_failure: called with representation and reason when training diverges, and the others go on; without it, or
+            when there are no others, it is an error.
 
     Raises:
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
@@ -82,13 +85,31 @@ def finetune(
     where = where or Where()
     members = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    protocol.cells(task.dataset.name)  # refuses numbers out of range before anything is trained
     groups = [members] if joint else [[member] for member in members]
     records = []
     for number, group in enumerate(groups):
-        records.append(_measure(group, task, protocol, seed, where, number if len(groups) > 1 else None))
+        try:
+            record = _measure(group, task, protocol, seed, where, number if len(groups) > 1 else None)
+        except DivergedError as error:
+            if on_failure is None or len(groups) == 1:
+                raise
+            on_failure(representation_of(group), str(error))
+            continue
+        records.append(record)
         if on_record is not None:
-            on_record(records[-1])
+            on_record(record)
     return records
+
+
+def representation_of(members: Sequence[Backbone]) -> str:
+    """Name of the result for tables: "finetune(resnet20)", "init-cat(resnet20+resnet32)"."""
+    return f"{method_of(members)}({'+'.join(member.name for member in members)})"
+
+
+def method_of(members: Sequence[Backbone]) -> str:
+    """Several networks under one head are init-cat."""
+    return "init-cat" if len(members) > 1 else "finetune"
 
 
 def _measure(
@@ -99,7 +120,7 @@ def _measure(
     where: Where,
     number: int | None,
 ) -> Record:
-    method = "init-cat" if len(members) > 1 else "finetune"
+    method = method_of(members)
     name = run_name(method, members, task, protocol.name, seed, where.name, number)
     options = run_options(method, members, task, seed, where.precision) | {"protocol": asdict(protocol)}
     with open_run(where.out, name, options, restart=where.restart) as folder:
@@ -125,7 +146,7 @@ def _measure(
         options_used = job.cells[chosen.index]
         record = Record(
             kind=method,
-            representation=f"{method}({'+'.join(member.name for member in members)})",
+            representation=representation_of(members),
             backbones=tuple(backbone_facts(member, member.name) for member in members),
             feature_dim=sum(member.feature_dim for member in members),
             protocol={**asdict(protocol), "name": protocol.name},
