@@ -25,13 +25,13 @@ def test_a_second_training_may_want_another_precision() -> None:
 
 
 def test_fp16_on_the_cpu_is_refused() -> None:
-    with pytest.raises(EngineError, match="fp16 cannot train on the CPU. Use --precision bf16 or fp32"):
+    with pytest.raises(EngineError, match=r"fp16 cannot train on the CPU. Use --precision bf16 or fp32"):
         make_accelerator("cpu", "fp16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(EngineError, match="Device 'cuda' is not there: torch sees no CUDA device. Use --device cpu"):
+    with pytest.raises(EngineError, match="Device 'cuda' cannot be used"):
         make_accelerator("cuda", "fp32")
 
 

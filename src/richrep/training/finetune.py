@@ -19,15 +19,17 @@ from richrep.data.split import Split
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, ImageBatches
+from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
 from richrep.training.head_init import HEAD_INITS, check_same_classes, make_head
-from richrep.training.loop import EarlyStop, LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
+from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.mix import MixOptions, mix_batch
 from richrep.training.norms import recompute_norm_statistics, set_training
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
 from richrep.training.parameter_groups import GroupOptions, make_parameter_groups
+from richrep.training.processes import rank_and_count
 from richrep.training.schedules import Schedule
 
 NormLayers: TypeAlias = Literal["train", "eval"]
@@ -172,7 +174,9 @@ def finetune(
         options=options.groups,
     )
     optimizer = make_optimizer(groups, options.optimizer)
-    source = ImageBatches(split, backbone.preprocessing, options.batch_size, seed=seed, view=options.view)
+    whole = ImageBatches(split, backbone.preprocessing, options.batch_size, seed=seed, view=options.view)
+    rank, num_processes = rank_and_count()
+    source = replace(whole, rank=rank, num_processes=num_processes)
 
     def mix(batch: Batch, step: int) -> Batch:
         images, labels = batch
@@ -183,7 +187,7 @@ def finetune(
 
     def calibrate() -> None:
         device = next(objective.parameters()).device
-        some = (source.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
+        some = (whole.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
         recompute_norm_statistics(nn.Sequential(objective.trunk, objective.head), some)
 
     total = num_steps if num_steps is not None else options.epochs * source.steps_per_epoch
