@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.run_model import add_records, read_run_model, save_run_model
+from richrep.backbones.run_model import add_records, check_can_be_kept, read_run_model, save_run_model
 from richrep.data.split import Dataset, carve_val
 from richrep.errors import DatasetError, DivergedError
 from richrep.evaluation.environment import describe_environment
@@ -88,6 +88,7 @@ def finetune(
     where = where or Where()
     make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)
+    check_can_be_kept(members)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     protocol.cells(task.dataset.name)  # refuses numbers out of range before anything is trained
     groups = [members] if joint else [[member] for member in members]
@@ -221,7 +222,11 @@ class _Job:
 
     def _chosen_facts(self, chosen: ChosenCell, made: Finetuned) -> dict[str, JsonValue]:
         optimizer = self.cells[chosen.index].optimizer
-        return {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay, "steps": made.result.best_step or made.result.steps}
+        return {
+            "lr": optimizer.lr,
+            "weight_decay": optimizer.weight_decay,
+            "steps": made.result.best_step or made.result.steps,
+        }
 
     def _train_cell(self, index: int) -> Finetuned:
         return self._train(index, key_of(cell_name(self.cells[index])), on_val=True)
