@@ -71,7 +71,7 @@ def finetune(
     from richrep.evaluation.transfer.finetune import Where
     from richrep.evaluation.transfer.finetune import finetune as run_finetune
     from richrep.reports.render import render_json, render_rich
-    from richrep.reports.tables import make_probe_table
+    from richrep.reports.training_table import print_training_table
 
     console.check_writable(json)
     console.check_folder(out, "--out")
@@ -155,7 +155,7 @@ def finetune(
         raise DivergedError(f"Every training diverged. {next(iter(failures.values()))}")
     if json != "-":
         screen = console.stdout()
-        screen.print(render_rich(make_probe_table(records, failures=failures), width=screen.width))
+        screen.print(render_rich(print_training_table(records, failures=failures), width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
     console.say(f"{len(records)} records in {out}. The models: " + ", ".join(f"run:{r.solver['run']}" for r in records))
