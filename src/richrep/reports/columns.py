@@ -132,8 +132,8 @@ def _times(row: ProbeRow) -> str:
     return f"{format_seconds(row.extract_s)}/{format_seconds(head_s)}"
 
 
-def _mean_accuracy(row: ResultRow) -> str:
-    """'85.00 ± 7.07' over seeds; '88.00 (86.6 – 89.3)' for one seed."""
+def format_mean_accuracy(row: ResultRow) -> str:
+    """Test accuracy: '85.00 ± 7.07' over seeds; '88.00 (86.6 – 89.3)' for one seed."""
     if row.test_accuracy is not None and row.test_accuracy_std is not None:
         return f"{format_percent(row.test_accuracy)} ± {format_percent(row.test_accuracy_std)}"
     interval = format_interval(row.test_accuracy_low, row.test_accuracy_high)
@@ -220,5 +220,5 @@ RESULT_COLUMNS: tuple[Column[ResultRow], ...] = (
     ),
     Column("kind/\nprotocol", lambda row: format_method(row.kind, row.protocol), is_name=True, shared=True),
     Column("seeds", lambda row: str(row.num_seeds)),
-    Column("test %: mean ± std,\n(95 %) of one seed", _mean_accuracy),
+    Column("test %: mean ± std,\n(95 %) of one seed", format_mean_accuracy),
 )
