@@ -51,8 +51,9 @@ def _datasets() -> list[tuple[str, str]]:
 
 def _protocols() -> list[tuple[str, str]]:
     from richrep.evaluation.protocols import PROTOCOLS
+    from richrep.evaluation.transfer import STAGE2_PROTOCOLS
 
-    return [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
+    return [(name, _first_line(protocol)) for name, protocol in [*PROTOCOLS.items(), *STAGE2_PROTOCOLS.items()]]
 
 
 def _heads() -> list[tuple[str, str]]:

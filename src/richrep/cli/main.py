@@ -22,6 +22,7 @@ from richrep.cli import (
     rank,
     results,
     search,
+    two_stage,
 )
 from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
@@ -47,6 +48,7 @@ app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
+app.command("two-stage")(two_stage.two_stage)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)

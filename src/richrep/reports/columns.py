@@ -144,13 +144,15 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
     sentences = []
     with_gain = [row for row in rows if row.gain is not None]
     several_seeds = len({row.seed for row in with_gain}) > 1
+    several_protocols = len({row.protocol for row in with_gain}) > 1
     for row in with_gain:
         if row.gain is not None:
             seen = _verdict(row.gain_low, row.gain_high)
             interval = format_interval(row.gain_low, row.gain_high, sign=True)
             seed = f", seed {row.seed}" if several_seeds else ""
+            protocol = f", {row.protocol}" if several_protocols else ""
             sentences.append(
-                f"{row.representation}{seed}: {100 * row.gain:+.2f} points over "
+                f"{row.representation}{protocol}{seed}: {100 * row.gain:+.2f} points over "
                 f"{f'{row.best_member}, ' if row.best_member else ''}its best member on val"
                 + (f" (95 % interval {interval}, paired on the same test images): {seen}." if seen else ".")
             )
