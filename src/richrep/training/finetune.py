@@ -98,7 +98,7 @@ def _drop_trunk(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: 
 
 
 def _miss_no_trunk(module: nn.Module, incompatible_keys: Any) -> None:
-    kept = [name for name in incompatible_keys.missing_keys if not name.startswith("trunk.")]
+    kept = [name for name in incompatible_keys.missing_keys if ".trunk." not in f".{name}"]  # also inside an average
     incompatible_keys.missing_keys[:] = kept
 
 
