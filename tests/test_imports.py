@@ -16,7 +16,19 @@ import richrep
 SOURCE = Path(richrep.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 # A part imports only from those before it. `errors` and `paths` are files, the others folders.
-ORDER = ("errors", "paths", "data", "backbones", "features", "heads", "training", "evaluation", "reports", "cli")
+ORDER = (
+    "errors",
+    "paths",
+    "data",
+    "backbones",
+    "features",
+    "heads",
+    "training",
+    "evaluation",
+    "reports",
+    "recipes",
+    "cli",
+)
 HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "pyarrow", "numpy", "PIL", "pydantic", "safetensors")
 
 

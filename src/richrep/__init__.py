@@ -6,6 +6,7 @@
     data/      backbones/      features/    heads/   evaluation/            reports/
                    ▲                          │
                    └─────── training/ ◄───────┘
+    recipes/ runs all of this as recorded experiments; cli/ is the command line
 
 >>> import richrep
 >>> split = richrep.load_split("digits", "train")
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from richrep.backbones.addresses import load_backbone
     from richrep.backbones.backbone import Backbone
     from richrep.backbones.concat import concat
+    from richrep.data.augment import RandomView
     from richrep.data.datasets import load_dataset, load_split
     from richrep.data.split import Dataset, Split
     from richrep.errors import RichrepError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
     from richrep.features.feature_set import FeatureSet, concat_features
+    from richrep.features.views import Views
     from richrep.heads.cosine import CosineHead
     from richrep.heads.knn import KnnHead
     from richrep.heads.logistic import LogisticHead
@@ -55,11 +58,13 @@ _HOMES = {
     "LogisticHead": "richrep.heads.logistic",
     "LogisticProtocol": "richrep.evaluation.protocols.logistic",
     "PrototypesHead": "richrep.heads.prototypes",
+    "RandomView": "richrep.data.augment",
     "Record": "richrep.evaluation.record",
     "RichrepError": "richrep.errors",
     "RidgeHead": "richrep.heads.ridge",
     "SearchProtocol": "richrep.evaluation.search.search",
     "Split": "richrep.data.split",
+    "Views": "richrep.features.views",
     "concat": "richrep.backbones.concat",
     "concat_features": "richrep.features.feature_set",
     "extract_features": "richrep.features.extract",
@@ -86,11 +91,13 @@ __all__ = [
     "LogisticHead",
     "LogisticProtocol",
     "PrototypesHead",
+    "RandomView",
     "Record",
     "RichrepError",
     "RidgeHead",
     "SearchProtocol",
     "Split",
+    "Views",
     "concat",
     "concat_features",
     "extract_features",

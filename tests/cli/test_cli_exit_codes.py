@@ -30,7 +30,7 @@ def test_the_help_of_probe_names_every_protocol_and_the_list_says_what_each_is(c
     assert [line.split()[0] for line in lines] == list(PROTOCOLS)
     for name, line in zip(PROTOCOLS, lines, strict=True):
         assert re.search(rf"\b{name}\b", text), name
-        assert re.search(r": choose .+ on val, then .*all training images", line), line
+        assert re.search(r": choose .+ on val( folds)?, then .*all training images", line), line
 
 
 def test_version_needs_no_command(cli) -> None:

@@ -78,3 +78,11 @@ def test_a_device_is_not_read_for_ever() -> None:
         store.load(0)
     with pytest.raises(BadImageError, match=r"\(/dev/zero\) cannot be read: it is no regular file"):
         store.digest(0)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6, 3), (5, 4, 6)])
+def test_pixels_of_several_images_are_those_of_each(shape: tuple[int, ...]) -> None:
+    store = ArrayStore(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), source="test")
+    assert store.size_px == (4, 6)
+    together = store.load_pixels(np.array([3, 0, 3]))
+    np.testing.assert_array_equal(together, [np.asarray(store.load(position)) for position in (3, 0, 3)])

@@ -8,13 +8,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from richrep.data.preprocessing import Geometry
 from richrep.data.split import Split
+from richrep.data.stores import ArrayStore, JoinedStore
 from richrep.errors import BadImageError, FeatureError, RichrepError
 from richrep.features.batches import BatchPlan, decoded_batches
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features, extract_layers
 from richrep.features.manifest import BLOCK_ROWS, Request
 from richrep.features.progress import ExtractionProgress
+from richrep.features.views import Framing
 
 
 def plain_features(backbone, split: Split, transform) -> torch.Tensor:
@@ -325,7 +328,7 @@ def test_any_other_error_of_a_store_arrives_as_it_is(tiny) -> None:
 
 def test_reading_ahead_is_bounded_and_stops_when_closed(tiny) -> None:
     split = tiny.make_split(400)
-    plans = [BatchPlan(range(i, i + 4), (tiny.SQUARE_16.geometry,)) for i in range(0, 400, 4)]
+    plans = [BatchPlan(range(i, i + 4), (Framing(tiny.SQUARE_16.geometry),)) for i in range(0, 400, 4)]
     batches = decoded_batches(split, plans, num_workers=2, on_bad_image="stop", pin_memory=False)
     first = next(batches)
     assert first.rows == range(4)
@@ -336,11 +339,11 @@ def test_reading_ahead_is_bounded_and_stops_when_closed(tiny) -> None:
 
 def test_pixels_are_those_of_the_geometry(tiny) -> None:
     split, geometry = tiny.make_split(5), tiny.CROP_12.geometry
-    plan = BatchPlan(range(1, 4), (geometry,))
+    plan = BatchPlan(range(1, 4), (Framing(geometry),))
     (batch,) = decoded_batches(split, [plan], num_workers=1, on_bad_image="stop", pin_memory=False)
     expected = np.stack([geometry.apply(split.load_image(row)) for row in (1, 2, 3)])
-    assert batch.pixels[geometry].dtype == torch.uint8
-    assert np.array_equal(batch.pixels[geometry].numpy(), expected)
+    assert batch.pixels[Framing(geometry)].dtype == torch.uint8
+    assert np.array_equal(batch.pixels[Framing(geometry)].numpy(), expected)
 
 
 @pytest.mark.gpu
@@ -352,3 +355,21 @@ def test_an_accelerator_gives_the_same_features(tiny, tmp_path) -> None:
     got = extract_features(backbone, split, device="cuda", cache=FeatureCache(tmp_path), batch_size=7)
     torch.testing.assert_close(got.features, expected.features, atol=1e-5, rtol=1e-5)
     assert backbone.trunk.conv.weight.data_ptr() == weight and backbone.trunk.conv.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("size_px", [(8, 8), (6, 6)])  # as they lie in memory, and resized
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pixels_in_memory_come_as_through_pillow(size_px: tuple[int, int], num_workers: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    in_memory = ArrayStore(pixels, source="test")
+    one_by_one = JoinedStore(in_memory, ArrayStore(pixels[:0], source="none"))
+    rows, framing = np.arange(39, -1, -1), Framing(Geometry(size_px, min(size_px)))
+    found = []
+    for store in (in_memory, one_by_one):
+        split = Split("test", "train", store, rows, np.zeros(40, dtype=np.int64), ("a",))
+        plans = [BatchPlan(range(3, 36), (framing,)), BatchPlan(range(36, 40), (framing,))]
+        batches = decoded_batches(
+            split, plans, num_workers=num_workers, on_bad_image="stop", pin_memory=False, fast_decode=False
+        )
+        found.append(torch.cat([batch.pixels[framing] for batch in batches]))
+    assert torch.equal(*found)

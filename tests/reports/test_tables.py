@@ -42,6 +42,7 @@ def test_a_probe_row_holds_what_the_record_holds(make_record):
         "gain_low": 0.01,
         "gain_high": 0.03,
         "best_member": "b",
+        "num_repeats": 1,
         "l2": 0.0031622,
         "normalization": "block-rms",
         "extract_s": 12.0,

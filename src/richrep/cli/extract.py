@@ -27,6 +27,8 @@ def extract(
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,
     preprocess: options.Preprocess = None,
+    views: options.Views = None,
+    view_scale: options.ViewScale = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
@@ -45,24 +47,32 @@ def extract(
     times at once, on one machine or on several that share the cache, the processes divide the blocks among themselves;
     torchrun starts one a GPU: torchrun --nproc-per-node 8 -m richrep extract …
 
+    With --views also V random views of every image of trainval, each an entry of its own, as probe --views reads them.
+
     Example: richrep extract -b a.pth -b timm/vit_small_patch16_224 -d folder:flowers
     """
     from dataclasses import replace
 
     from richrep.backbones.names import distinct_names
     from richrep.cli.torchrun import Worker
+    from richrep.data.augment import RandomView
     from richrep.data.datasets import load_parts, part_among
     from richrep.errors import RichrepError, unknown_name_message
     from richrep.features.cache import FeatureCache
-    from richrep.features.extract import extract_features
+    from richrep.features.extract import extract_layers, with_views
     from richrep.features.extract_shard import extract_shard
+    from richrep.features.manifest import Request
     from richrep.features.profile import ExtractionProfile
     from richrep.features.shards import Shard
+    from richrep.features.views import Views, default_view
     from richrep.paths import default_cache_root
 
     parts = {"trainval": ("trainval",), "test": ("test",), "all": ("trainval", "test")}
     if part not in parts:
         raise RichrepError(unknown_name_message("part", part, parts))
+    options.check_view_scale(view_scale)
+    if part == "test" and (views or 1) > 1:
+        raise RichrepError("--views are of training images, and --part test has none. Leave one of them out.")
     own = None if shard is None else Shard.parse(shard)
     worker = Worker.from_environment()
     measured = ExtractionProfile()
@@ -87,20 +97,25 @@ def extract(
     splits = {name: part_among(stored, name) for name in parts[part]}
     loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=worker.prints_results)
     loaded = [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
+    drawn = Views(views or 1, default_view(loaded) if view_scale is None else RandomView(scale=(view_scale, 1.0)))
     rows: list[tuple[str, ...]] = []
     missing = 0
     for name, split in splits.items():
         start = time.perf_counter()
         with console.extraction_progress() if worker.prints_results else nullcontext() as progress:
+            seen = drawn if name == "trainval" else None
+            requests = [one for backbone in loaded for one in with_views(Request(backbone), seen)]
             if own is None:
-                made = extract_features(loaded, split, progress=progress, **common)
+                made = extract_layers(requests, split, progress=progress, **common)
                 facts = [(f"{len(f)}", f"{f.feature_dim}", f.key) for f in made]
             else:
-                reports = extract_shard(loaded, split, shard=own, progress=progress, **common)
+                reports = extract_shard(loaded, split, shard=own, views=seen, progress=progress, **common)
                 facts = [(f"{r.blocks_done}/{r.blocks_total}", f"{r.dim}", r.key) for r in reports]
                 missing += sum(r.blocks_total - r.blocks_done for r in reports)
         took = f"{time.perf_counter() - start:.1f}"
-        rows += [(b.name, name, count, dim, took, key[:12]) for b, (count, dim, key) in zip(loaded, facts, strict=True)]
+        for request, (count, dim, key) in zip(requests, facts, strict=True):
+            label = name if request.view is None else f"{name}, view {request.view.number}"
+            rows.append((request.backbone.name, label, count, dim, took, key[:12]))
     if worker.prints_results:
         _print_table(rows, own, missing)
         if profile:

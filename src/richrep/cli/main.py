@@ -24,6 +24,7 @@ from richrep.cli import (
     search,
     two_stage,
 )
+from richrep.cli import run as run_recipe
 from richrep.cli.torchrun import Worker
 from richrep.errors import BadImageError, RichrepError
 
@@ -49,6 +50,7 @@ app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
 app.command("two-stage")(two_stage.two_stage)
+app.command("run")(run_recipe.run)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)

@@ -56,6 +56,35 @@ Preprocess = Annotated[
         show_default="as each backbone says",
     ),
 ]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        "--views",
+        metavar="V",
+        min=1,
+        help="Train on V random views (crop, flip) of every image, cached like features; 1 is the image as it is.",
+        show_default="1, or as the protocol says",
+    ),
+]
+ViewScale = Annotated[
+    float | None,
+    typer.Option(
+        "--view-scale",
+        metavar="LOW",
+        help="Least area of a view's crop, as a fraction of the image.",
+        show_default="as the protocol says; else 0.08, or 0.8 where every network's input is at most 64 pixels",
+    ),
+]
+
+
+def check_view_scale(low: float | None) -> None:
+    """Raises RichrepError for a --view-scale that no crop has."""
+    from richrep.errors import RichrepError
+
+    if low is not None and not 0 < low <= 1:
+        raise RichrepError(f"--view-scale must be above 0 and at most 1, got {low:g}. 0.08 is ImageNet's, 1 the whole.")
+
+
 BatchSize = Annotated[
     int | None,
     typer.Option(

@@ -46,6 +46,8 @@ def probe(
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,
     preprocess: options.Preprocess = None,
+    views: options.Views = None,
+    view_scale: options.ViewScale = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     num_workers: options.NumWorkers = None,
@@ -64,10 +66,12 @@ def probe(
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
     all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
-    head in the same way: ridge, knn, prototypes, cosine.
+    head in the same way: ridge, knn, prototypes, cosine. Few training images: vtab1k draws 1,000, kshot:N draws N a
+    class ten times and reports the mean (kshot-whole-val:N selects on all of val).
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """
+    from richrep.data.augment import RandomView
     from richrep.data.datasets import load_dataset
     from richrep.evaluation.probe import probe as run_probe
     from richrep.evaluation.record_store import save_record
@@ -81,6 +85,7 @@ def probe(
     console.check_writable(json)
     console.check_folder(out, "--out")
     console.check_engine(engine, precision, device)
+    options.check_view_scale(view_scale)
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
     chosen = make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
@@ -114,6 +119,8 @@ def probe(
                 train_size=train_size,
                 test_size=test_size,
                 own_head=own_head,
+                views=views,
+                view=None if view_scale is None else RandomView(scale=(view_scale, 1.0)),
                 cache=FeatureCache(cache_dir or default_cache_root(), store=store),
                 batch_size=batch_size,
                 device=device,
@@ -142,15 +149,13 @@ def probe(
 
 def make_protocol(name: str, normalizations: list[str] | None) -> ProbeProtocol:
     """The protocol `name` with the given normalisations; RichrepError for an unknown one."""
-    from richrep.errors import RichrepError, unknown_name_message
-    from richrep.evaluation.protocols import PROTOCOLS
+    from richrep.evaluation import protocols
     from richrep.features.pca import split_pca
 
-    if name not in PROTOCOLS:
-        raise RichrepError(unknown_name_message("protocol", name, PROTOCOLS))
     for normalization in normalizations or ():
         split_pca(normalization)  # said before anything is loaded
-    return PROTOCOLS[name](normalizations=tuple(normalizations)) if normalizations else PROTOCOLS[name]()
+    given = {"normalizations": tuple(normalizations)} if normalizations else {}
+    return protocols.make_protocol(name, **given)
 
 
 def _say_heads_that_do_not_fit(backbones: list[Backbone], num_classes: int, wanted: bool) -> None:

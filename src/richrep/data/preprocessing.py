@@ -48,10 +48,14 @@ class Geometry:
         """(height, width) that an image must have to be made smaller only."""
         return self.size_px if self.resize_px is None else (self.resize_px, self.resize_px)
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether an image of this size comes out as it is."""
+        return (height, width) == self.size_px and self.resize_px in (None, min(height, width))
+
     def apply(self, image: Image.Image) -> np.ndarray:
         """RGB image -> uint8 (H, W, 3)."""
         height, width = self.size_px
-        if (image.height, image.width) != (height, width) or self.resize_px not in (None, min(height, width)):
+        if not self.keeps(image.height, image.width):
             mode = InterpolationMode(self.interpolation)
             if self.resize_px is None:
                 image = F.resize(image, [height, width], interpolation=mode)

@@ -17,13 +17,15 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
+from richrep.evaluation.views import reads_views
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import MemoryBudget
+from richrep.features.view_rows import with_views_as_rows
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A record, and for each test image whether it was classified rightly."""
+    """A record, and for each test image whether it was classified rightly: (N,), or (R, N) of R draws."""
 
     record: Record
     correct: torch.Tensor
@@ -58,24 +60,37 @@ def measure_probe(
     memory: MemoryBudget,
     common: dict[str, Any],
     extract_s: float,
+    fit_rows: np.ndarray | None = None,
 ) -> Outcome:
-    """Select on val, refit on train and val, score test once."""
+    """Select on val, refit on train and val (or on `fit_rows` alone), score test once.
+
+    A protocol that does not read views itself is fitted on all views of the training images at once.
+    """
     start = time.perf_counter()
-    choice = protocol.select(trainval, *rows, memory=memory)
+    tuned, fitted = (trainval, *rows), trainval if fit_rows is None else trainval.take(fit_rows)
+    if not reads_views(protocol):
+        tuned = with_views_as_rows(*tuned, memory=memory)
+        every = np.arange(len(fitted))
+        fitted, _, _ = with_views_as_rows(fitted, every, every[:0], memory=memory)
+    choice = protocol.select(*tuned, memory=memory)
     select_s = time.perf_counter() - start
-    logits = protocol.refit(trainval, choice, memory=memory).logits(test.features)
+    logits = protocol.refit(fitted, choice, memory=memory).logits(test.features)
     fit_s = time.perf_counter() - start - select_s
     record = Record(
         kind="probe",
         representation=representation_name(backbones),
         backbones=tuple(backbone_facts(b, b.name) for b in backbones),
         feature_dim=trainval.feature_dim,
-        protocol=asdict(protocol),
+        protocol=asdict(protocol) | ({} if trainval.drawn is None else trainval.drawn.facts()),
         hyperparameters=choice.hyperparameters,
         solver=choice.solver,
         metrics={
-            "val": score(choice.val_logits, trainval.labels[torch.as_tensor(rows[1])], trainval.num_classes),
-            "test": score(logits, test.labels, test.num_classes),
+            part: score(*scored, trainval.num_classes)
+            for part, scored in {
+                "val": (choice.val_logits, trainval.labels[torch.as_tensor(rows[1])]),
+                "test": (logits, test.labels),
+            }.items()
+            if len(scored[1])  # one image a class leaves no val
         },
         elapsed_s=_elapsed(extract_s, select_s, fit_s),
         **common,

@@ -10,10 +10,12 @@ A logit of -inf says that a class has probability exactly 0 and is allowed; NaN,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 # A true class of probability 0 would make the mean nll infinite; it counts as the smallest normal float64 instead,
@@ -158,6 +160,19 @@ def paired_bootstrap_interval(
     fractions = np.array([only_a, only_b, num_images - only_a - only_b]) / num_images
     draws = np.random.default_rng(seed).multinomial(num_images, fractions, size=num_resamples)  # (num_resamples, 3)
     return _percentiles((draws[:, 0] - draws[:, 1]) / num_images, level)
+
+
+def repeats_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval (low, high) of the mean of `values`, one a repeat: mean ± t·s/√R, s the sample deviation.
+
+    >>> low, high = repeats_interval([0.5, 0.6, 0.7])  # t = 4.303 for two degrees of freedom, s = 0.1
+    >>> round(low, 3), round(high, 3)
+    (0.352, 0.848)
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval over repeats needs at least two of them, got {len(values)}.")
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def score(logits: Tensor, labels: Tensor, num_classes: int) -> dict[str, Any]:

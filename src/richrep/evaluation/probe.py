@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from richrep.backbones.backbone import Backbone
+from richrep.data.augment import RandomView
 from richrep.data.split import Dataset
 from richrep.errors import FeatureError, RichrepError
 from richrep.evaluation.facts import backbone_facts
-from richrep.evaluation.measure import Outcome, common_facts, measure_probe, representation_name
-from richrep.evaluation.metrics import paired_bootstrap_interval, score
+from richrep.evaluation.measure import Outcome, common_facts, representation_name
+from richrep.evaluation.metrics import score
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
+from richrep.evaluation.repeats import check_draws, gain_interval, measure
 from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
+from richrep.evaluation.views import choose_views, with_views
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.memory import choose_budget
 from richrep.features.rows import as_rows
@@ -29,6 +32,8 @@ def probe(
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
+    views: int | None = None,
+    view: RandomView | None = None,
     own_head: bool = False,
     data_root: Path | str | None = None,
     memory_limit: int | str | None = None,
@@ -44,6 +49,10 @@ def probe(
         protocol: a member of PROTOCOLS, which says what is tried; None means logistic regression, the default.
         seed: decides val (when the data set stores none) and the weights of `random/…` backbones.
         train_size, test_size: the first so many images of each part; None means all.
+        views: V; from 2 on, heads are trained on V random views of every training image in place of the image: epoch by
+            epoch where the protocol has epochs, else on all at once (V rows an image). Val and test are the images as
+            they are. None leaves it to the protocol, and most have no views.
+        view: how they are drawn; None leaves it to the protocol, or to `default_view`.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
         data_root: where registered data sets are.
         memory_limit: what fitting may hold beside the features, in bytes or such as "4GB"; the results are the same.
@@ -66,6 +75,9 @@ def probe(
     memory = choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    check_draws(protocol, task, seed=seed)
+    drawn = choose_views(protocol, loaded, count=views, view=view)
+    protocol = with_views(protocol, drawn)
     features = extract_task(
         loaded,
         task,
@@ -73,9 +85,10 @@ def probe(
         val_fraction=protocol.val_fraction,
         seed=seed,
         own_head=own_head,
+        views=drawn,
         on_failure=on_failure,
     )
-    rows, extract_s = (features.train_rows, features.val_rows), features.elapsed_s
+    extract_s = features.elapsed_s
     common = common_facts(features, extraction, seed=seed)
     outcomes: list[Outcome] = []
 
@@ -87,9 +100,9 @@ def probe(
 
     failures: list[FeatureError] = []
 
-    def measure(backbones: Sequence[Backbone], trainval: FeatureSet, test: FeatureSet) -> Outcome | None:
+    def try_to_measure(backbones: Sequence[Backbone], trainval: FeatureSet, test: FeatureSet) -> Outcome | None:
         try:
-            return measure_probe(backbones, trainval, test, rows, protocol, memory, common, extract_s)
+            return measure(backbones, trainval, test, features, protocol, memory, common)
         except FeatureError as error:  # such as pca:100 of 64 features
             if on_failure is None:
                 raise
@@ -103,11 +116,11 @@ def probe(
     ):
         if backbone.name in features.head_logits:
             keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
-        if (member := measure([backbone], train_features, test_features)) is not None:
+        if (member := try_to_measure([backbone], train_features, test_features)) is not None:
             members.append(keep(member))
     if len(features.backbones) > 1:
         trainval, test = (concat_features(f, max_bytes=memory.kept) for f in (features.trainval, features.test))
-        if (joint := measure(features.backbones, trainval, test)) is not None:
+        if (joint := try_to_measure(features.backbones, trainval, test)) is not None:
             all_measured = len(members) == len(features.backbones)  # else the best member may be one that was not
             keep(_with_gain(joint, members) if all_measured else joint)
     if not outcomes:
@@ -133,13 +146,16 @@ def _score_own_head(backbone: Backbone, head: FeatureSet, common: dict[str, Any]
 
 def _with_gain(joint: Outcome, members: Sequence[Outcome]) -> Outcome:
     """The concatenation's record with its difference to the best member, the best one by val."""
-    best = max(members, key=lambda m: m.record.score("val", "accuracy") or 0.0)
-    low, high = paired_bootstrap_interval(joint.correct, best.correct)
-    gain = float(joint.correct.double().mean() - best.correct.double().mean())
-    test = joint.record.metrics["test"] | {
-        "gain_over_best_member": gain,
-        "gain_over_best_member_ci95": [low, high],
-        "best_member": best.record.representation,
-    }
+    gained: dict[str, Any]
+    if "val" in joint.record.metrics:
+        best = max(members, key=lambda m: m.record.score("val", "accuracy") or 0.0)
+        gained = {
+            "gain_over_best_member": float(joint.correct.double().mean() - best.correct.double().mean()),
+            "gain_over_best_member_ci95": list(gain_interval(joint.correct, best.correct)),
+            "best_member": best.record.representation,
+        }
+    else:
+        gained = {"gain_over_best_member": None, "gain_over_best_member_reason": "no val tells the best member"}
+    test = joint.record.metrics["test"] | gained
     record = joint.record.model_copy(update={"metrics": joint.record.metrics | {"test": test}})
     return Outcome(record, joint.correct)

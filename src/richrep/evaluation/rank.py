@@ -14,14 +14,16 @@ from richrep.backbones.backbone import Backbone
 from richrep.data.split import Dataset
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.facts import backbone_facts
-from richrep.evaluation.measure import common_facts, measure_probe
+from richrep.evaluation.measure import common_facts
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
+from richrep.evaluation.repeats import check_draws, measure
 from richrep.evaluation.task import ExtractOptions, OnFailure, TaskFeatures, extract_task, load_members, make_task
 from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
+from richrep.evaluation.views import choose_views
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.heads.head import as_tensor
 
@@ -62,12 +64,15 @@ def rank(
     protocol, memory = protocol or LogisticProtocol(), choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    if with_probe:
+        check_draws(protocol, task, seed=seed)
     features = extract_task(
         loaded,
         task,
         extraction,
         val_fraction=protocol.val_fraction,
         seed=seed,
+        views=choose_views(protocol, loaded) if with_probe else None,
         source_heads=any(name in OWN_HEAD_SCORES for name in scores),
         on_failure=on_failure,
     )
@@ -136,12 +141,8 @@ def _read_by(name: str, features: TaskFeatures, place: int) -> torch.Tensor:
 def _probe_alone(
     features: TaskFeatures, place: int, protocol: ProbeProtocol, memory: MemoryBudget, common: dict[str, Any]
 ) -> Record:
-    rows = features.train_rows, features.val_rows
     one = [features.backbones[place]]
-    found = measure_probe(
-        one, features.trainval[place], features.test[place], rows, protocol, memory, common, features.elapsed_s
-    )
-    return found.record
+    return measure(one, features.trainval[place], features.test[place], features, protocol, memory, common).record
 
 
 def _agreement(

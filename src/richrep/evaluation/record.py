@@ -135,6 +135,8 @@ class Record(_Part):
         precision: class of the arithmetic that gave the features: "fp32", "bf16" or "fp16".
         fast_decode: whether JPEGs were decoded at a fraction of their size.
         environment: see `environment.py`; "engine" says what ran the networks.
+        repeats: of protocols that draw training images, one entry a draw: its seed, what was chosen and scored. Of
+            several, `metrics` are the means, their intervals Student's over the draws.
         search: of kind "search" alone: how the representation was found (`evaluation/search/records.py`).
     """
 
@@ -156,6 +158,7 @@ class Record(_Part):
     precision: str = "fp32"
     fast_decode: bool = False
     environment: Facts = Field(default_factory=dict)
+    repeats: tuple[Facts, ...] = ()
     search: Facts = Field(default_factory=dict)
 
     @field_validator("protocol")
@@ -196,7 +199,8 @@ class Record(_Part):
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data, ready for `json.dumps`."""
-        return self.model_dump(mode="json", by_alias=True, exclude=None if self.search else {"search"})
+        absent = {name for name in ("search", "repeats") if not getattr(self, name)}
+        return self.model_dump(mode="json", by_alias=True, exclude=absent)
 
     def to_json(self) -> str:
         """The record as JSON text, indented, ending in a newline."""

@@ -18,6 +18,7 @@ from richrep.data.datasets import load_dataset, part_of
 from richrep.data.split import Dataset, Split, carve_val
 from richrep.errors import DatasetError, EngineError, FeatureError, RichrepError
 from richrep.evaluation.facts import dataset_facts
+from richrep.evaluation.protocols.draw import Pool
 from richrep.evaluation.record import DatasetFacts
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
@@ -26,6 +27,7 @@ from richrep.features.feature_set import FeatureSet
 from richrep.features.manifest import Precision, Request
 from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
+from richrep.features.views import Views
 from richrep.paths import default_cache_root
 
 
@@ -76,6 +78,7 @@ class TaskFeatures:
         facts: the data as a record states them.
         elapsed_s: of the extraction.
         source_logits: on trainval, of every own head whatever its classes, by backbone name; where asked for.
+        pool: the rows of trainval, for protocols that draw from them.
     """
 
     backbones: tuple[Backbone, ...]
@@ -87,6 +90,7 @@ class TaskFeatures:
     facts: DatasetFacts
     elapsed_s: float
     source_logits: dict[str, FeatureSet] = field(default_factory=dict)
+    pool: Pool | None = None
 
 
 def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Backbone]:
@@ -143,6 +147,7 @@ def extract_task(
     seed: int,
     own_head: bool = False,
     source_heads: bool = False,
+    views: Views | None = None,
     on_failure: OnFailure | None = None,
 ) -> TaskFeatures:
     """Features of `task` under `backbones` (of distinct names), and which rows select.
@@ -151,6 +156,7 @@ def extract_task(
         val_fraction: of every class of train goes to val, drawn by `seed`, when the data set stores none.
         own_head: also the logits of the backbones' own heads on test, where their class count fits.
         source_heads: also the logits of the backbones' own heads on trainval, whatever their classes.
+        views: also these views of trainval; test and the logits have none.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
             when no backbone is left.
@@ -161,7 +167,14 @@ def extract_task(
     """
     start = time.perf_counter()
     used = list(backbones)
-    extract = partial(_extract, task=task, own_head=own_head, source_heads=source_heads, options=with_cache(options))
+    extract = partial(
+        _extract,
+        task=task,
+        own_head=own_head,
+        source_heads=source_heads,
+        views=views,
+        options=with_cache(options),
+    )
     try:
         found = extract(used)
     except (FeatureError, EngineError) as error:
@@ -176,20 +189,30 @@ def extract_task(
     _check_what_is_left(task, trainval[0], test[0])
     rows = _select_rows(task, trainval[0], fraction=val_fraction, seed=seed)
     facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=val_fraction, seed=seed)
-    return TaskFeatures(tuple(used), tuple(trainval), tuple(test), logits, *rows, facts, elapsed_s, source_logits)
+    pool = Pool(
+        trainval[0].labels.numpy(), task.trainval.class_names, *rows, val_is_stored=task.num_stored_train is not None
+    )
+    return TaskFeatures(tuple(used), tuple(trainval), tuple(test), logits, *rows, facts, elapsed_s, source_logits, pool)
 
 
 _Extracted = tuple[list[FeatureSet], list[FeatureSet], dict[str, FeatureSet], dict[str, FeatureSet]]
 
 
 def _extract(
-    backbones: Sequence[Backbone], *, task: Task, own_head: bool, source_heads: bool, options: dict[str, Any]
+    backbones: Sequence[Backbone],
+    *,
+    task: Task,
+    own_head: bool,
+    source_heads: bool,
+    views: Views | None,
+    options: dict[str, Any],
 ) -> _Extracted:
     """Features of trainval and of test, logits on test of the own heads that fit, on trainval of all; by name."""
     fitting = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
     with_head = [b for b in backbones if source_heads and b.head is not None]
     count, requests = len(backbones), [Request(b) for b in backbones]
-    trainval = extract_layers([*requests, *(Request(b, "logits") for b in with_head)], task.trainval, **options)
+    source = [Request(b, "logits") for b in with_head]
+    trainval = extract_layers([*requests, *source], task.trainval, views=views, **options)
     test = extract_layers([*requests, *(Request(b, "logits") for b in fitting)], task.test, **options)
     logits = dict(zip([b.name for b in fitting], test[count:], strict=True))
     source_logits = dict(zip([b.name for b in with_head], trainval[count:], strict=True))

@@ -11,6 +11,7 @@ from richrep.errors import RichrepError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LEAST = 100 * 10**6  # chunks of rows and of logits in flight, whatever the problem is
+_ROTATED_SHARE = 0.25
 _STATE_SHARE = 0.35
 _SQUARE_SHARE = 0.6
 _DEFAULT_SHARE = 0.5
@@ -56,7 +57,7 @@ class MemoryBudget:
             )
         return cls(
             size,
-            rotated=size // 4,
+            rotated=int(_ROTATED_SHARE * size),
             state=int(_STATE_SHARE * size),
             square=int(_SQUARE_SHARE * size),
             kept=size // 10,
@@ -71,6 +72,10 @@ class MemoryBudget:
     def check_square(self, needed: int, what: str) -> None:
         """The same for a Gram matrix that is taken apart whole or not at all."""
         self._check(needed, self.square, _SQUARE_SHARE, what)
+
+    def check_copy(self, needed: int, what: str) -> None:
+        """The same for a copy of the features that a fit cannot do without; it may take what `rotated` may."""
+        self._check(needed, self.rotated, _ROTATED_SHARE, what)
 
     def _check(self, needed: int, allowed: int, share: float, what: str) -> None:
         if self.limit is not None and needed > allowed:

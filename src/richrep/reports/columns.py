@@ -149,12 +149,13 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
         if row.gain is not None:
             seen = _verdict(row.gain_low, row.gain_high)
             interval = format_interval(row.gain_low, row.gain_high, sign=True)
+            paired = "on the same test images" if (row.num_repeats or 1) == 1 else f"over {row.num_repeats} draws"
             seed = f", seed {row.seed}" if several_seeds else ""
             protocol = f", {row.protocol}" if several_protocols else ""
             sentences.append(
                 f"{row.representation}{protocol}{seed}: {100 * row.gain:+.2f} points over "
                 f"{f'{row.best_member}, ' if row.best_member else ''}its best member on val"
-                + (f" (95 % interval {interval}, paired on the same test images): {seen}." if seen else ".")
+                + (f" (95 % interval {interval}, paired {paired}): {seen}." if seen else ".")
             )
     return sentences
 

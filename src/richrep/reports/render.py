@@ -58,9 +58,9 @@ def render_rich(table: ProbeTable | ResultsTable | PrintedTable, *, width: int =
     return rich_table
 
 
-def render_markdown(table: ProbeTable | ResultsTable) -> str:
+def render_markdown(table: ProbeTable | ResultsTable | PrintedTable) -> str:
     """A Markdown table, what the rows share above it and the notes below it, ending in a newline."""
-    printed = print_table(table)
+    printed = table if isinstance(table, PrintedTable) else print_table(table)
     lines = [f"**{_escape(printed.caption)}**", ""] if printed.caption else []
     lines.append(_markdown_row(one_line(title) for title in printed.titles))
     lines.append(_markdown_row(":---" if is_name else "---:" for is_name in printed.is_name))

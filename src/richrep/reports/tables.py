@@ -17,6 +17,7 @@ class ProbeRow:
 
     Attributes:
         gain: test accuracy minus that of `best_member`, with its paired 95 % interval; only for a concatenation.
+        num_repeats: draws of the training images; of several, scores are means and intervals over the draws.
         chosen: the hyper-parameters that have no column of their own, e.g. "k=20 temperature=0.07".
     """
 
@@ -37,6 +38,7 @@ class ProbeRow:
     gain_low: float | None = None
     gain_high: float | None = None
     best_member: str | None = None
+    num_repeats: int | None = None
     l2: float | None = None
     normalization: str | None = None
     extract_s: float | None = None
@@ -158,6 +160,7 @@ def _probe_row(record: Record) -> ProbeRow:
         gain_low=gain_low,
         gain_high=gain_high,
         best_member=best_member if isinstance(best_member, str) else None,
+        num_repeats=max(1, len(record.repeats)),
         l2=float(l2) if isinstance(l2, int | float) else None,
         normalization=normalization if isinstance(normalization, str) else None,
         extract_s=record.elapsed_s.get("extract"),

@@ -39,7 +39,11 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return order[:200], order[200:]
 
 
-@pytest.fixture(params=list(PROTOCOLS))
+# Those that draw few images are measured draw by draw: test_kshot.py, test_vtab1k.py.
+WHOLE = [name for name, protocol in PROTOCOLS.items() if not hasattr(protocol, "draws")]
+
+
+@pytest.fixture(params=WHOLE)
 def protocol(request: pytest.FixtureRequest) -> ProbeProtocol:
     return PROTOCOLS[request.param](**SMALLER.get(request.param, {}))
 
@@ -143,7 +147,7 @@ def stored_and_held(tmp_path) -> tuple[FeatureSet, FeatureSet]:
 
 
 @pytest.mark.parametrize("num_train", [200, 40])  # by columns, and by samples where the head knows both
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "logistic"])  # that one in test_selection.py
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "logistic"])  # that one in test_selection.py
 def test_streamed_from_files_with_little_memory_is_the_same(stored_and_held, rows, name, num_train) -> None:
     options = {"temperatures": (0.2,)} if name == "knn" else SMALLER.get(name, {})  # 1/T multiplies float32's rounding
     protocol = PROTOCOLS[name](normalizations=("standard", "block-l2", "pca:10"), **options)

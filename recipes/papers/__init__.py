@@ -1,0 +1,1 @@
+"""What each paper's experiments are as commands, one file a paper."""

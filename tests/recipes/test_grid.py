@@ -1,0 +1,94 @@
+"""Which commands come out of a recipe, and by what key each is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from richrep.errors import RichrepError
+from richrep.recipes.grid import expand
+from richrep.recipes.recipe import load_recipe
+
+PROBE = "command: probe\noptions: {dataset: digits, backbone: [a, b], "
+
+
+def cells_of(write, commands, text: str):
+    return expand(load_recipe(write(text)), commands)
+
+
+def test_a_list_is_a_grid_unless_the_option_may_be_repeated(write, commands) -> None:
+    cells = cells_of(write, commands, PROBE + "train-size: [100, 200], seed: [0, 1]}")
+    assert [cell.label for cell in cells] == ["trial train-size=100", "trial train-size=200"]
+    assert cells[0].arguments == (
+        *("--dataset", "digits", "--backbone", "a", "--backbone", "b"),
+        *("--train-size", "100", "--seed", "0", "--seed", "1"),
+    )
+
+
+def test_under_grid_every_list_is_a_grid_and_the_last_varies_fastest(write, commands) -> None:
+    cells = cells_of(
+        write,
+        commands,
+        "command: probe\noptions: {dataset: digits, train-size: [100, 200]}\ngrid: {backbone: [a, [a, b]]}",
+    )
+    assert [cell.label for cell in cells] == [
+        "trial train-size=100 backbone=a",
+        "trial train-size=100 backbone=a+b",
+        "trial train-size=200 backbone=a",
+        "trial train-size=200 backbone=a+b",
+    ]
+    assert len({cell.key for cell in cells}) == 4
+
+
+def test_lists_of_variables_are_laid_flat_and_null_leaves_an_option_out(write, commands) -> None:
+    text = (
+        "variables: {w: weights, two: ['${w}/a', '${w}/b'], root: null}\ncommand: probe\n"
+        "options: {dataset: digits, backbone: ['${two}', c], data-root: '${root}', own-head: true, profile: false}"
+    )
+    (cell,) = cells_of(write, commands, text)
+    assert cell.arguments == (
+        *("--dataset", "digits", "--backbone", "weights/a", "--backbone", "weights/b", "--backbone", "c"),
+        "--own-head",
+    )
+
+
+def test_the_key_knows_what_changes_the_result_and_nothing_else(write, commands) -> None:
+    def key(options: str) -> str:
+        (cell,) = cells_of(write, commands, PROBE + options + "}")
+        return cell.key
+
+    first = key("seed: 0, train-size: 100")
+    assert key("train-size: 100, seed: [0], device: cpu, num-workers: 3, memory-limit: 2GB") == first
+    assert key("seed: 0, train-size: '1e2'") == first  # equal numbers, however written
+    assert len({first, key("seed: 1, train-size: 100"), key("seed: 0"), key("seed: [0, 1], train-size: 100")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("command: prob", r"trial.yaml: Unknown command 'prob'. Did you mean 'probe'"),
+        (
+            PROBE + "trainsize: 5}",
+            r"trial: options.trainsize: Unknown option of probe 'trainsize'. Did you mean 'train-s",
+        ),
+        (PROBE + "train-size: many}", r"trial: options.train-size: a whole number was expected, got 'many'"),
+        (PROBE + "seed: [0, x]}", r"options.seed: a whole number was expected, got 'x'"),
+        (PROBE + "out: here}", r"options.out: richrep run decides 'out' itself"),
+        (PROBE + "seed: []}", r"options.seed: an empty list"),
+        (PROBE + "seed: 0}\ngrid: {train-size: []}", r"grid.train-size: an empty list"),
+        (PROBE + "seed: 0}\ngrid: {train-size: [[1, 2]]}", r"'train-size' takes one value, got \[1, 2\]"),
+        (PROBE + "seed: '${s}'}", r"options.seed: Unknown variable 's'"),
+        ("command: probe\noptions: {dataset: digits}", r"trial: probe needs the option 'backbone'"),
+        ("variables: {a: '${b}', b: 1}\n" + PROBE + "seed: 0}", r"Unknown variable 'b'"),  # only those above it
+        ("variables: {n: 5}\n" + PROBE + "seed: 0}\ngrid: {train-size: '${n}'}", r"a list was expected, got 5"),
+    ],
+)
+def test_what_the_command_would_not_take_is_said_before_anything_runs(write, commands, text, message) -> None:
+    with pytest.raises(RichrepError, match=message):
+        cells_of(write, commands, text)
+
+
+def test_arguments_without_a_name_come_last_and_are_never_taken_for_options(write, commands) -> None:
+    (cell,) = cells_of(write, commands, "command: list\noptions: {what: datasets, pattern: --help}")
+    assert cell.arguments == ("--", "datasets", "--help")
+    (cell,) = cells_of(write, commands, PROBE + "device: -x}")
+    assert "--device=-x" in cell.arguments
