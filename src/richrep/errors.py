@@ -11,7 +11,8 @@
         ├── EngineError         an engine or a precision that cannot run here, or not closely enough
         ├── DivergedError       a training of which nothing is left: every learning rate was too high
         ├── FeatureError        features that cannot be used (not finite, wrong width)
-        └── CacheError          the feature cache cannot be written or read
+        ├── CacheError          the feature cache cannot be written or read
+        └── RunBusyError        a run that another process is at work on
 
 The command line prints the message without a traceback and exits with code 2.
 """
@@ -56,6 +57,10 @@ class CacheError(RichrepError):
 
 class DivergedError(RichrepError):
     """A training whose loss is no longer a finite number; of several learning rates, under every one."""
+
+
+class RunBusyError(RichrepError):
+    """A run that another process is at work on."""
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str], *, max_listed: int = 12) -> str:

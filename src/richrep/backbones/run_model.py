@@ -175,6 +175,12 @@ def load_run(name: str, *, address: str) -> Backbone:
     folder = find_run(name)
     model = read_run_model(folder)
     members = [load_file(folder / file, address=f"{address}/{file}") for file in model.members]
+    if len({member.preprocessing.geometry for member in members}) > 1:
+        listed = "; ".join(f"{member.architecture}: {member.preprocessing.describe()}" for member in members)
+        raise CheckpointError(
+            f"{address} joins networks that resize and crop differently, so it is no single backbone ({listed}). Its "
+            "score is in its record; each of its members is a run of its own."
+        )
     backbone = members[0] if len(members) == 1 else concat(*members)
     run = folder.parent.name
     backbone = replace(

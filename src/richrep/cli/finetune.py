@@ -42,6 +42,7 @@ def finetune(
     crop_scale: training.CropScale = None,
     augment: training.Augment = True,
     refit: training.Refit = None,
+    keep_selected: training.KeepSelected = False,
     seeds: training.Seeds = None,
     train_size: options.TrainSize = None,
     test_size: options.TestSize = None,
@@ -140,6 +141,7 @@ def finetune(
                 seed=seed,
                 train_size=train_size,
                 test_size=test_size,
+                keep_selected=keep_selected,
                 where=Where(
                     out=Path(out),
                     name=name,

@@ -22,6 +22,7 @@ from richrep.cli import (
     rank,
     results,
     search,
+    two_stage,
 )
 from richrep.cli import run as run_recipe
 from richrep.cli.torchrun import Worker
@@ -48,6 +49,7 @@ app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
+app.command("two-stage")(two_stage.two_stage)
 app.command("run")(run_recipe.run)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -131,6 +132,14 @@ Refit = Annotated[
         "--refit/--no-refit", help="Train the chosen cell again on train and val.", show_default="by protocol"
     ),
 ]
+KeepSelected = Annotated[
+    bool,
+    typer.Option(
+        "--keep-selected",
+        help="Also keep the chosen cell trained on train alone, as run:NAME/selected. With several cells it is there "
+        "anyway; with one it is a training more, which two-stage needs.",
+    ),
+]
 Name = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Of the run, for run:NAME.", show_default="of what it is"),
@@ -146,6 +155,22 @@ Seeds = Annotated[
         show_default="0",
     ),
 ]
+
+
+_OPTIONS = {  # parameter of a command -> name for `changed`, where they differ
+    **dict.fromkeys(("lrs", "weight_decays", "epochs", "batch_size", "optimizer", "schedule", "warmup_epochs"), ""),
+    **dict.fromkeys(("head_init", "head_lr", "layer_decay", "label_smoothing", "mixup", "cutmix", "norm_layers"), ""),
+    **dict.fromkeys(("clip_norm", "accumulate", "early_stop", "crop_scale", "augment", "refit"), ""),
+    "ema": "ema_decay",
+    "checkpoint_steps": "checkpoint_every",
+}
+
+
+def changed_by(protocol: FinetuneProtocol, parameters: Mapping[str, Any]) -> FinetuneProtocol:
+    """The protocol with what a command was given; `parameters` are all of its."""
+    values = {name: parameters[name] for name in _OPTIONS}
+    values |= {name: list(values[name] or ()) or None for name in ("lrs", "weight_decays")}
+    return changed(protocol, {_OPTIONS[name] or name: value for name, value in values.items()})
 
 
 def changed(protocol: FinetuneProtocol, given: dict[str, Any]) -> FinetuneProtocol:

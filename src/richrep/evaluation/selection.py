@@ -96,6 +96,7 @@ def select_logistic(
     *,
     cs: Sequence[float] = DEFAULT_CS,
     normalizations: Sequence[str] = DEFAULT_NORMALIZATIONS,
+    near: Linear | None = None,
     memory: MemoryBudget = FRUGAL,
 ) -> Selection:
     """The penalty and the normalisation with the best val accuracy, the whole path fitted on train.
@@ -107,6 +108,8 @@ def select_logistic(
         train_rows, val_rows: rows of `trainval`; disjoint.
         cs: scikit-learn's C; the penalty is l2 = 1/(N_train·C).
         normalizations: keys of NORMALIZATIONS, "pca:C" or both, e.g. "block-rms+pca:64".
+        near: weights (K, D) and biases (K,) where the paths begin, such as a head that is there already; it changes the
+            time they take, not the result.
         memory: what it may hold beside the features; of all heads it keeps the best alone.
 
     Raises:
@@ -135,6 +138,7 @@ def select_logistic(
             blocks=trainval.blocks,
             rows=rows,
             raw_moments=raw,
+            near=near,
             memory=memory,
         )
         solver = solver if contest.best is before else solved

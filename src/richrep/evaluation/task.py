@@ -101,8 +101,8 @@ def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Back
     return [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
 
 
-def _with_cache(options: ExtractOptions) -> dict[str, Any]:
-    """The options with an open cache."""
+def with_cache(options: ExtractOptions) -> dict[str, Any]:
+    """The options with an open cache, as `extract_features` takes them."""
     cache = options.get("cache", default_cache_root())
     if cache is None or isinstance(cache, FeatureCache):
         return {**options, "cache": cache}
@@ -173,7 +173,7 @@ def extract_task(
         own_head=own_head,
         source_heads=source_heads,
         views=views,
-        options=_with_cache(options),
+        options=with_cache(options),
     )
     try:
         found = extract(used)

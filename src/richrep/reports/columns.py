@@ -144,14 +144,16 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
     sentences = []
     with_gain = [row for row in rows if row.gain is not None]
     several_seeds = len({row.seed for row in with_gain}) > 1
+    several_protocols = len({row.protocol for row in with_gain}) > 1
     for row in with_gain:
         if row.gain is not None:
             seen = _verdict(row.gain_low, row.gain_high)
             interval = format_interval(row.gain_low, row.gain_high, sign=True)
             paired = "on the same test images" if (row.num_repeats or 1) == 1 else f"over {row.num_repeats} draws"
             seed = f", seed {row.seed}" if several_seeds else ""
+            protocol = f", {row.protocol}" if several_protocols else ""
             sentences.append(
-                f"{row.representation}{seed}: {100 * row.gain:+.2f} points over "
+                f"{row.representation}{protocol}{seed}: {100 * row.gain:+.2f} points over "
                 f"{f'{row.best_member}, ' if row.best_member else ''}"
                 f"its best member on {'test' if row.val_accuracy is None else 'val'}"
                 + (f" (95 % interval {interval}, paired {paired}): {seen}." if seen else ".")

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -47,6 +47,7 @@ class FinetuneOptions:
         view: random crop and flip of every training image; None trains on the deterministic view.
         label_smoothing: in [0, 1). mix: mixup and CutMix.
         norm_layers: "train" normalises by the batch and updates the statistics, "eval" keeps those of pretraining.
+        freeze_trunk: only the head trains; the trunk is in evaluation mode, and no state on disk holds it.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the last.
         accumulate: parts in which a batch goes through the network. clip_norm: largest norm of the gradient.
         early_stop: evaluations on val without a rise before training stops; None never.
@@ -66,6 +67,7 @@ class FinetuneOptions:
     label_smoothing: float = 0.0
     mix: MixOptions = field(default_factory=MixOptions)
     norm_layers: NormLayers = "train"
+    freeze_trunk: bool = False
     ema_decay: float | None = None
     accumulate: int = 1
     clip_norm: float | None = None
@@ -98,17 +100,34 @@ class FinetuneObjective(nn.Module):
 
     Attributes:
         trunk, head: of the backbone; the head pools.
+        freeze_trunk: the trunk gets no gradient and stays out of the state dict, so that no state holds it twice.
     """
 
-    def __init__(self, backbone: Backbone, *, label_smoothing: float) -> None:
+    def __init__(self, backbone: Backbone, *, label_smoothing: float, freeze_trunk: bool = False) -> None:
         super().__init__()
         assert backbone.head is not None
         self.trunk, self.head = backbone.trunk, backbone.head
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.freeze_trunk = label_smoothing, freeze_trunk
+        if freeze_trunk:
+            self.trunk.requires_grad_(False)
+            self.register_state_dict_post_hook(_drop_trunk)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_post_hook(_miss_no_trunk)  # type: ignore[no-untyped-call]
 
     def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W), labels (B,) or probabilities (B, K) -> mean loss."""
-        return cross_entropy_loss(self.head(self.trunk(images)), targets, label_smoothing=self.label_smoothing)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
+            hidden = self.trunk(images)
+        return cross_entropy_loss(self.head(hidden), targets, label_smoothing=self.label_smoothing)
+
+
+def _drop_trunk(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: Any) -> None:
+    for name in [name for name in state_dict if name.startswith(f"{prefix}trunk.")]:
+        del state_dict[name]
+
+
+def _miss_no_trunk(module: nn.Module, incompatible_keys: Any) -> None:
+    kept = [name for name in incompatible_keys.missing_keys if ".trunk." not in f".{name}"]  # also inside an average
+    incompatible_keys.missing_keys[:] = kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +168,8 @@ def finetune(
 ) -> Finetuned:
     """Copies of `members` and a new head, trained on `split`; several members train jointly under one head (init-cat).
 
+    With `options.freeze_trunk` the head trains alone, on the members as they are.
+
     Args:
         members: M backbones, which stay as they are.
         split: labelled images; K classes.
@@ -165,7 +186,8 @@ def finetune(
     members = [_copy(member) for member in members]
     head = first_head(members, split, options.head_init, seed=seed)
     backbone = joined(members, head)
-    objective = FinetuneObjective(backbone, label_smoothing=options.label_smoothing)
+    frozen = options.freeze_trunk
+    objective = FinetuneObjective(backbone, label_smoothing=options.label_smoothing, freeze_trunk=frozen)
     groups = make_parameter_groups(
         objective.trunk,
         objective.head,
@@ -181,6 +203,11 @@ def finetune(
     def mix(batch: Batch, step: int) -> Batch:
         images, labels = batch
         return mix_batch(images, labels, options.mix, num_classes=split.num_classes, seed=seed, step=step)
+
+    def train_mode(module: nn.Module) -> None:
+        set_training(module, norms_in_eval=options.norm_layers == "eval")
+        if frozen:
+            objective.trunk.eval()
 
     def masked() -> list[MaskedParameter]:  # now, because the masks must lie where the weights are
         return masked_parameters(objective.trunk, None, backbone.masks)
@@ -206,12 +233,12 @@ def finetune(
             checkpoint_every=options.checkpoint_every,
         ),
         schedule=options.schedule,
-        train_mode=lambda module: set_training(module, norms_in_eval=options.norm_layers == "eval"),
-        on_gradient=(lambda: mask_gradients(masked())) if backbone.masks else None,
-        after_step=(lambda: keep_masks(masked(), optimizer)) if backbone.masks else None,
+        train_mode=train_mode,
+        on_gradient=(lambda: mask_gradients(masked())) if backbone.masks and not frozen else None,
+        after_step=(lambda: keep_masks(masked(), optimizer)) if backbone.masks and not frozen else None,
         transform=mix if options.mix.mixes else as_it_is,
         ema=EmaOptions(options.ema_decay) if options.ema_decay is not None else None,
-        calibrate=calibrate if options.norm_layers == "train" else None,
+        calibrate=calibrate if options.norm_layers == "train" and not frozen else None,
         evaluate=None if evaluate is None else lambda: evaluate(backbone),
         state_path=state_path,
         on_progress=on_progress,

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from richrep.errors import RichrepError
+from richrep.errors import RichrepError, RunBusyError
 from richrep.features.entry_lock import try_alone
 from richrep.paths import write_whole
 from richrep.training.processes import is_main, on_main
@@ -27,7 +27,8 @@ class RunFolder:
     """The folder `OUT/NAME` of a run that this process holds alone.
 
     Attributes:
-        path: the folder. `states/` below it holds the training states, `model/` the finished model.
+        path: the folder. `states/` below it holds the training states, `model/` the finished model, `selected/` where
+            it is kept the network that val chose, trained on train alone, laid out as a run of its own.
     """
 
     path: Path
@@ -41,6 +42,11 @@ class RunFolder:
     def model(self) -> Path:
         """The folder of the finished model; there is none before the end."""
         return self.path / "model"
+
+    @property
+    def selected(self) -> Path:
+        """The folder of the chosen cell's model, trained on train alone: `run:NAME/selected`."""
+        return self.path / "selected" / "model"
 
     def state(self, cell: str) -> Path:
         """The state file of one training of the run."""
@@ -75,7 +81,8 @@ def open_run(out: Path | str, name: str, options: Mapping[str, Any], *, restart:
 
     Raises:
         RichrepError: a name that no folder can have, other options than the run was begun with (all differences are
-            listed), another process at work on it, or a folder that cannot be written.
+            listed), or a folder that cannot be written.
+        RunBusyError: another process is at work on it.
     """
     with contextlib.ExitStack() as stack:
         yield on_main(lambda: stack.enter_context(_open(Path(out), name, _plain(options), restart=restart)))
@@ -94,9 +101,9 @@ def _open(out: Path, name: str, options: dict[str, Any], *, restart: bool) -> It
         raise RichrepError(f"The folder of the run, {path}, cannot be made: {error.strerror}. Use --out.") from error
     with try_alone(path / ".lock") as held:
         if not held:
-            raise RichrepError(f"Another process is at work on run {name!r} in {path}. Wait for it, or use --name.")
+            raise RunBusyError(f"Another process is at work on run {name!r} in {path}. Wait for it, or use --name.")
         if restart:
-            for part in ("states", "model"):
+            for part in ("states", "model", "selected"):
                 shutil.rmtree(path / part, ignore_errors=True)
             (path / _OPTIONS).unlink(missing_ok=True)
         _check_options(path, name, options)

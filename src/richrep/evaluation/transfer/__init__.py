@@ -1,14 +1,23 @@
-"""Transfer by training: protocols of fine-tuning, two-stage fine-tuning and distillation; FINETUNE_PROTOCOLS."""
+"""Transfer by training: protocols of fine-tuning, two-stage fine-tuning and distillation; FINETUNE_PROTOCOLS
+and STAGE2_PROTOCOLS."""
 
 from __future__ import annotations
 
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.rrl_finetune import RRL_FINETUNE
+from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
 from richrep.evaluation.transfer.sparse_finetune import SPARSE_FINETUNE
+from richrep.evaluation.transfer.stage2 import Stage2Protocol
+from richrep.evaluation.transfer.two_stage_logistic import TwoStageLogistic
 
 FINETUNE_PROTOCOLS: dict[str, FinetuneProtocol] = {
     "default": DEFAULT,
     "rrl-finetune": RRL_FINETUNE,
     "sparse-finetune": SPARSE_FINETUNE,
+}
+
+STAGE2_PROTOCOLS: dict[str, type[Stage2Protocol]] = {
+    "rrl-two-stage": RrlTwoStage,
+    "two-stage-logistic": TwoStageLogistic,
 }

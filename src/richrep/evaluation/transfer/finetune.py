@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -64,6 +65,7 @@ def finetune(
     train_size: int | None = None,
     test_size: int | None = None,
     data_root: Path | str | None = None,
+    keep_selected: bool = False,
     where: Where | None = None,
     on_record: Callable[[Record], None] | None = None,
     on_failure: OnFailure | None = None,
@@ -77,6 +79,8 @@ def finetune(
         backbones: addresses, or loaded backbones. dataset: an address, or a loaded data set.
         seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
+        keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
+            chooses on val later. With several cells it is there and is always kept; with one it is a training more.
         on_record: called with each record as soon as it is measured and saved.
         on_failure: called with representation and reason when training diverges, and the others go on; without it, or
             when there are no others, it is an error.
@@ -94,8 +98,11 @@ def finetune(
     groups = [members] if joint else [[member] for member in members]
     records = []
     for number, group in enumerate(groups):
+        name = run_name(
+            method_of(group), group, task, protocol.name, seed, where.name, number if len(groups) > 1 else None
+        )
         try:
-            record = _measure(group, task, protocol, seed, where, number if len(groups) > 1 else None)
+            record = finetune_run(group, task, protocol, seed=seed, where=where, name=name, keep_selected=keep_selected)
         except DivergedError as error:
             if on_failure is None or len(groups) == 1:
                 raise
@@ -112,28 +119,28 @@ def representation_of(members: Sequence[Backbone]) -> str:
     return f"{method_of(members)}({'+'.join(member.name for member in members)})"
 
 
-def method_of(members: Sequence[Backbone]) -> str:
-    """Several networks under one head are init-cat."""
-    return "init-cat" if len(members) > 1 else "finetune"
-
-
-def _measure(
+def finetune_run(
     members: Sequence[Backbone],
     task: Task,
     protocol: FinetuneProtocol,
+    *,
     seed: int,
     where: Where,
-    number: int | None,
+    name: str,
+    keep_selected: bool = False,
 ) -> Record:
-    method = method_of(members)
-    name = run_name(method, members, task, protocol.name, seed, where.name, number)
-    options = run_options(method, members, task, seed, where.precision) | {"protocol": asdict(protocol)}
+    """The record of one run: `members` fine-tuned together; arguments as of `finetune`, `name` is the run's."""
+    options = finetune_run_options(members, task, protocol, seed=seed, precision=where.precision)
     with open_run(where.out, name, options, restart=where.restart) as folder:
-        if (found := on_main(lambda: _finished(folder, where.out))) is not None:
+        job = _Job(members, task, protocol, seed, where, folder, keep_selected=keep_selected)
+        if (found := on_main(lambda: finished_record(folder, where.out))) is not None:
+            if keep_selected:
+                job.keep_selected(job.choose())
+                folder.drop_states()
             return found
         start = time.perf_counter()
-        job = _Job(members, task, protocol, seed, where, folder)
         chosen = job.choose()
+        job.keep_selected(chosen)
         select_s = time.perf_counter() - start
         made = job.train_chosen(chosen)
         fit_s = time.perf_counter() - start - select_s
@@ -153,6 +160,8 @@ class _Job:
         seed: int,
         where: Where,
         folder: RunFolder,
+        *,
+        keep_selected: bool,
     ) -> None:
         self.members, self.task, self.protocol = members, task, protocol
         self.seed, self.where, self.folder = seed, where, folder
@@ -160,6 +169,7 @@ class _Job:
         train_rows, val_rows = select_rows(task, fraction=protocol.val_fraction, seed=seed)
         self.train, self.val = task.trainval.take(train_rows), task.trainval.take(val_rows)
         self.selects = len(self.cells) > 1 or protocol.options.early_stop is not None or not protocol.refit
+        self.keeps_selected = protocol.refit and (self.selects or keep_selected)
         kept = len(train_rows), len(val_rows)
         self.sizes = (*(kept if self.selects else (sum(kept), 0)), len(task.test))
         stored = task.num_stored_train is not None
@@ -172,6 +182,27 @@ class _Job:
             return ChosenCell(0, {}, 0, {})
         names = [cell_name(cell) for cell in self.cells]
         return choose_cell(self.folder, names, lambda index: self._train_cell(index).result)
+
+    def keep_selected(self, chosen: ChosenCell) -> None:
+        """Saves the chosen cell's network, trained on train alone, where that is wanted and not there yet.
+
+        Without refit the model of the run is that network.
+        """
+        if not self.keeps_selected or on_main(self.folder.selected.exists):
+            return
+        made = self._train_cell(chosen.index)
+        on_main(lambda: self._save_selected(made))
+
+    def _save_selected(self, made: Finetuned) -> None:
+        save_run_model(
+            self.folder.selected,
+            made.members,
+            made.head,
+            method=method_of(self.members),
+            dataset=self.task.dataset.name,
+            class_names=self.task.test.class_names,
+            note=f"{self.protocol.name}, trained on train alone, {made.result.steps} steps, seed {self.seed}",
+        )
 
     def train_chosen(self, chosen: ChosenCell) -> Finetuned:
         """The chosen cell trained on train and val, or as it is without refit."""
@@ -235,7 +266,8 @@ class _Job:
         cell, where = self.cells[index], self.where
         if not on_val:
             cell = replace(cell, early_stop=None)
-        total = len(self.cells) * self.selects + (self.protocol.refit or not self.selects)
+        on_train = len(self.cells) if self.selects else int(self.keeps_selected)
+        total = on_train + (self.protocol.refit or not self.selects)
         number = index + 1 if on_val else total
 
         def report(progress: Any) -> None:
@@ -254,6 +286,11 @@ class _Job:
             precision=where.precision,
             on_progress=report,
         )
+
+
+def method_of(members: Sequence[Backbone]) -> str:
+    """What the training of these is called."""
+    return "init-cat" if len(members) > 1 else "finetune"
 
 
 def cell_name(options: FinetuneOptions) -> str:
@@ -292,9 +329,18 @@ def run_name(
     if given is not None:
         return given if number is None else f"{given}-{number}"
     parts = [f"{member.architecture}-{(member.sha256 or member.fingerprint)[:6]}" for member in members[:2]]
-    more = [f"{len(members)}members"] if len(members) > 2 else []
+    digest = hashlib.sha256(" ".join(member.sha256 or member.fingerprint for member in members).encode()).hexdigest()
+    more = [f"{len(members)}members-{digest[:6]}"] if len(members) > 2 else []
     words = [method, *parts, *more, task.dataset.name, str(len(task.trainval)), protocol, f"s{seed}"]
-    return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in word) for word in words)[:150]
+    name = "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in word) for word in words)
+    return name if len(name) <= 150 else f"{name[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def finetune_run_options(
+    members: Sequence[Backbone], task: Task, protocol: FinetuneProtocol, *, seed: int, precision: Precision
+) -> dict[str, Any]:
+    """All that the result of a fine-tuning run depends on."""
+    return run_options(method_of(members), members, task, seed, precision) | {"protocol": asdict(protocol)}
 
 
 def run_options(
@@ -314,7 +360,7 @@ def run_options(
     }
 
 
-def _finished(folder: RunFolder, out: Path) -> Record | None:
+def finished_record(folder: RunFolder, out: Path) -> Record | None:
     """The record of a finished run; None when the run is not finished, or its record is gone: it is made again."""
     if not folder.model.exists():
         return None
