@@ -15,6 +15,7 @@ from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features, extract_layers
 from richrep.features.manifest import BLOCK_ROWS, Request
 from richrep.features.progress import ExtractionProgress
+from richrep.features.views import Framing
 
 
 def plain_features(backbone, split: Split, transform) -> torch.Tensor:
@@ -325,7 +326,7 @@ def test_any_other_error_of_a_store_arrives_as_it_is(tiny) -> None:
 
 def test_reading_ahead_is_bounded_and_stops_when_closed(tiny) -> None:
     split = tiny.make_split(400)
-    plans = [BatchPlan(range(i, i + 4), (tiny.SQUARE_16.geometry,)) for i in range(0, 400, 4)]
+    plans = [BatchPlan(range(i, i + 4), (Framing(tiny.SQUARE_16.geometry),)) for i in range(0, 400, 4)]
     batches = decoded_batches(split, plans, num_workers=2, on_bad_image="stop", pin_memory=False)
     first = next(batches)
     assert first.rows == range(4)
@@ -336,11 +337,11 @@ def test_reading_ahead_is_bounded_and_stops_when_closed(tiny) -> None:
 
 def test_pixels_are_those_of_the_geometry(tiny) -> None:
     split, geometry = tiny.make_split(5), tiny.CROP_12.geometry
-    plan = BatchPlan(range(1, 4), (geometry,))
+    plan = BatchPlan(range(1, 4), (Framing(geometry),))
     (batch,) = decoded_batches(split, [plan], num_workers=1, on_bad_image="stop", pin_memory=False)
     expected = np.stack([geometry.apply(split.load_image(row)) for row in (1, 2, 3)])
-    assert batch.pixels[geometry].dtype == torch.uint8
-    assert np.array_equal(batch.pixels[geometry].numpy(), expected)
+    assert batch.pixels[Framing(geometry)].dtype == torch.uint8
+    assert np.array_equal(batch.pixels[Framing(geometry)].numpy(), expected)
 
 
 @pytest.mark.gpu

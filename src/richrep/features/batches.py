@@ -1,7 +1,8 @@
-"""Images of a split as batches of pixels, decoded in threads ahead of the networks, once for all geometries."""
+"""Images of a split as batches of pixels, decoded in threads ahead of the networks, once for all framings."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -13,10 +14,10 @@ import torch
 from PIL import Image
 
 from richrep.data.decode import decoded_at_least
-from richrep.data.preprocessing import Geometry
 from richrep.data.split import Split
 from richrep.errors import BadImageError
 from richrep.features.profile import ExtractionProfile
+from richrep.features.views import Framing
 
 OnBadImage = Literal["stop", "skip"]
 
@@ -25,10 +26,10 @@ _CHUNK = 16  # images of one task: 3 ms of CIFAR, 40 ms of photographs; small be
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows of the split make up a batch, and the geometries it is wanted in."""
+    """Which rows of the split make up a batch, and the framings it is wanted in."""
 
     rows: range
-    geometries: tuple[Geometry, ...]
+    framings: tuple[Framing, ...]
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class PixelBatch:
 
     Attributes:
         rows: rows of the split.
-        pixels: for each geometry uint8 (B, H, W, 3); zero where the image could not be decoded.
+        pixels: for each framing uint8 (B, H, W, 3); zero where the image could not be decoded.
         skipped: row and reason of those.
     """
 
     rows: range
-    pixels: dict[Geometry, torch.Tensor]
+    pixels: dict[Framing, torch.Tensor]
     skipped: dict[int, str] = field(default_factory=dict)
 
 
@@ -61,7 +62,7 @@ def decoded_batches(
     With no workers the images are decoded in the calling thread, when asked for. Closing it stops the workers.
 
     Args:
-        fast_decode: whether JPEGs are decoded no larger than a geometry needs (`decoded_at_least`).
+        fast_decode: whether JPEGs are decoded no larger than a framing needs (`decoded_at_least`).
         profile: hears how long decoding and resizing took.
 
     Raises:
@@ -109,7 +110,10 @@ def _empty_batch(plan: BatchPlan, pin_memory: bool) -> PixelBatch:
     size = len(plan.rows)
     return PixelBatch(
         plan.rows,
-        {g: torch.empty(size, *g.size_px, 3, dtype=torch.uint8, pin_memory=pin_memory) for g in plan.geometries},
+        {
+            framing: torch.empty(size, *framing.geometry.size_px, 3, dtype=torch.uint8, pin_memory=pin_memory)
+            for framing in plan.framings
+        },
     )
 
 
@@ -123,7 +127,7 @@ class _Decoder:
     profile: ExtractionProfile
 
     def __call__(self, batch: PixelBatch, rows: range) -> None:
-        arrays = {geometry: pixels.numpy() for geometry, pixels in batch.pixels.items()}
+        arrays = {framing: pixels.numpy() for framing, pixels in batch.pixels.items()}
         decode_s, start_s = 0.0, time.perf_counter()
         for row in rows:
             index = row - batch.rows.start
@@ -138,20 +142,20 @@ class _Decoder:
                     array[index] = 0
                 continue
             decode_s += time.perf_counter() - before_s
-            for (geometry, array), image in zip(arrays.items(), images, strict=True):
-                array[index] = geometry.apply(image)
+            for (framing, array), image in zip(arrays.items(), images, strict=True):
+                array[index] = framing.apply(image, row)
         self.profile.add("decode", decode_s)
         self.profile.add("resize", time.perf_counter() - start_s - decode_s)
 
-    def _load(self, row: int, geometries: list[Geometry]) -> list[Image.Image]:
-        """The image for each geometry: one object, or, decoded fast, one for each size that is needed.
+    def _load(self, row: int, framings: list[Framing]) -> list[Image.Image]:
+        """The image for each framing: one object, or, decoded fast, one for each size that is needed.
 
-        What a geometry gets must not depend on the others: they belong to networks that are in this run by chance.
+        What a framing gets must not depend on the others: they belong to networks that are in this run by chance.
         """
         if not self.fast:
-            return [self.split.load_image(row)] * len(geometries)
-        images: dict[tuple[int, int], Image.Image] = {}
-        for size_px in {geometry.needed_px for geometry in geometries}:
-            with decoded_at_least(size_px):
+            return [self.split.load_image(row)] * len(framings)
+        images: dict[tuple[int, int] | None, Image.Image] = {}
+        for size_px in {framing.needed_px for framing in framings}:
+            with contextlib.nullcontext() if size_px is None else decoded_at_least(size_px):
                 images[size_px] = self.split.load_image(row)
-        return [images[geometry.needed_px] for geometry in geometries]
+        return [images[framing.needed_px] for framing in framings]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 
 from richrep.backbones.backbone import Backbone
-from richrep.data.preprocessing import Geometry, Preprocessing
+from richrep.data.preprocessing import Preprocessing
 from richrep.data.split import Split
 from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
@@ -27,6 +27,7 @@ from richrep.features.progress import ProgressMeter
 from richrep.features.sink import BlockSink
 from richrep.features.storage import check_range
 from richrep.features.threads import Workers
+from richrep.features.views import Framing, NumberedView
 
 Network: TypeAlias = tuple[str, str, Preprocessing]
 
@@ -40,9 +41,19 @@ class Task:
 
     @property
     def network(self) -> Network:
-        """Tasks of equal network share a forward pass."""
+        """Tasks of equal network share an engine and, where they are of one view, a forward pass."""
         manifest = self.sink.manifest
         return manifest.weights, manifest.structure, self.request.backbone.preprocessing
+
+    @property
+    def view_number(self) -> int:
+        """-1 for the deterministic view."""
+        return -1 if self.request.view is None else self.request.view.number
+
+    @property
+    def framing(self) -> Framing:
+        """What the network is shown."""
+        return Framing(self.request.backbone.preprocessing.geometry, self.request.view)
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,7 @@ def _works(tasks: Sequence[Task], options: LoopOptions, workers: Workers) -> dic
 
 
 class _FirstImages:
-    """The first batch of a block, in every geometry of the tasks, decoded when first asked for."""
+    """The first batch of a block, as every geometry of the tasks frames it, decoded when first asked for."""
 
     def __init__(self, split: Split, tasks: Sequence[Task], block: int, options: LoopOptions) -> None:
         self._split, self._tasks, self._block = split, tasks, block
@@ -137,8 +148,10 @@ class _FirstImages:
 
     def __call__(self, backbone: Backbone) -> torch.Tensor:
         if self._batch is None:
-            plans = _plans([(self._block, list(self._tasks))], self._options.batch_size)
-            (pixels,) = _decoded(self._split, itertools.islice(plans, 1), self._options, ExtractionProfile())
+            rows = self._tasks[0].sink.manifest.block_range(self._block)[: self._options.batch_size]
+            framings = dict.fromkeys(Framing(task.framing.geometry) for task in self._tasks)
+            plan = BatchPlan(rows, tuple(framings))
+            (pixels,) = _decoded(self._split, iter([plan]), self._options, ExtractionProfile())
             self._batch = NormalizedBatch(pixels.pixels, self._options.device)
         return self._batch.images(backbone.preprocessing)
 
@@ -146,17 +159,19 @@ class _FirstImages:
 def _plans(todo: Iterable[tuple[int, list[Task]]], batch_size: int) -> Iterator[BatchPlan]:
     """Batches start again at every block, so that values do not depend on where a killed run was resumed."""
     for block, tasks in todo:
-        geometries: dict[Geometry, None] = {t.request.backbone.preprocessing.geometry: None for t in tasks}
+        framings = dict.fromkeys(task.framing for task in tasks)
         rows = tasks[0].sink.manifest.block_range(block)
         for start in range(0, len(rows), batch_size):
-            yield BatchPlan(rows[start : start + batch_size], tuple(geometries))
+            yield BatchPlan(rows[start : start + batch_size], tuple(framings))
 
 
 class _BlockWork:
     """One block in the making: a matrix for each task, filled batch by batch."""
 
     def __init__(self, tasks: Sequence[Task], rows: range, device: torch.device) -> None:
-        self.networks = _by_network(tasks)
+        self.passes: dict[tuple[Network, NumberedView | None], list[Task]] = {}
+        for task in sorted(tasks, key=lambda task: task.view_number):  # a batch keeps the images of one view
+            self.passes.setdefault((task.network, task.request.view), []).append(task)
         self._rows = rows
         # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
         self._values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
@@ -219,11 +234,11 @@ class _Loop:
             running.popleft().finish(split, self._ready, meter)
 
     def _forward(self, work: _BlockWork, rows: range, batch: NormalizedBatch) -> None:
-        """Runs every network once. Called in a thread of the pool."""
+        """Runs every network once a view. Called in a thread of the pool."""
         with inference(self._device):
-            for network, tasks in work.networks.items():
+            for (network, view), tasks in work.passes.items():
                 with self._profile.step("normalize"):
-                    images = batch.images(tasks[0].request.backbone.preprocessing)
+                    images = batch.images(tasks[0].request.backbone.preprocessing, view)
                 with self._profile.step("forward"):
                     given = self._ready[network].forward(images)
                     if self._synchronize and self._upload is not None:

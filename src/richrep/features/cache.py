@@ -240,7 +240,7 @@ def _describe(folder: Path) -> CacheEntryInfo:
         address=manifest.address,
         dataset=manifest.dataset,
         part=manifest.part,
-        layer=manifest.layer,
+        layer=manifest.layer + manifest.of_view,
         rows=manifest.rows,
         dim=manifest.dim,
         store=manifest.store,

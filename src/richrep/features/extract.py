@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
-from richrep.errors import BadImageError, RichrepError
+from richrep.errors import BadImageError, FeatureError, RichrepError
 from richrep.features.batches import OnBadImage
 from richrep.features.block_loop import LoopOptions, Task, fill_sinks
 from richrep.features.cache import FeatureCache
@@ -25,6 +27,7 @@ from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback, ProgressMeter
 from richrep.features.shards import Shard
 from richrep.features.sink import BlockSink, MemorySink
+from richrep.features.views import Views
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ def extract_features(
     split: Split,
     *,
     cache: FeatureCache | None = ...,
+    views: Views | None = ...,
     layer: Layer = ...,
     batch_size: int | None = ...,
     device: str | torch.device | None = ...,
@@ -54,6 +58,7 @@ def extract_features(
     split: Split,
     *,
     cache: FeatureCache | None = ...,
+    views: Views | None = ...,
     layer: Layer = ...,
     batch_size: int | None = ...,
     device: str | torch.device | None = ...,
@@ -72,6 +77,7 @@ def extract_features(
     split: Split,
     *,
     cache: FeatureCache | None = None,
+    views: Views | None = None,
     layer: Layer = "features",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -96,6 +102,8 @@ def extract_features(
         split: N labelled images.
         cache: where finished blocks of rows are kept and looked for; None keeps them in memory only. Processes that
             extract the same into one cache share the work.
+        views: also the features of V random views of every image, in `FeatureSet.views`; each is an entry of the cache
+            of its own. All networks are shown the same crops.
         layer: "features", or "logits" of the backbone's own head (`extract_layers` gives both from one pass).
         batch_size: images per forward pass; None chooses by device and image size.
         device: where the networks run; None means CUDA when there is one, else the CPU.
@@ -106,7 +114,8 @@ def extract_features(
             installed, close enough and not slower than torch. All but "torch" in fp32 are held against that on the
             first images, and refused beyond TOLERANCES[precision].
         precision: "fp32", or "bf16" or "fp16" products; part of the key.
-        fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`).
+        fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`). Views are
+            cut from the whole image all the same.
         profile: collects where the time goes.
         progress: called after every batch and block, in this thread.
 
@@ -127,6 +136,7 @@ def extract_features(
         [Request(backbone, layer) for backbone in several],
         split,
         cache=cache,
+        views=views,
         batch_size=batch_size,
         device=device,
         num_workers=num_workers,
@@ -145,6 +155,7 @@ def extract_layers(
     split: Split,
     *,
     cache: FeatureCache | None = None,
+    views: Views | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     num_workers: int | None = None,
@@ -158,10 +169,11 @@ def extract_layers(
     """As `extract_features`, for any mix of backbones and layers: one FeatureSet a request, in the same order.
 
     Features and own-head logits of one backbone come from one forward pass:
-    ``extract_layers([Request(b), Request(b, "logits")], split)``.
+    ``extract_layers([Request(b), Request(b, "logits")], split)``. Views are of features; logits have none.
     """
+    wanted = [one for request in requests for one in with_views(request, views)]
     options = make_options(
-        requests,
+        wanted,
         batch_size=batch_size,
         device=device,
         num_workers=num_workers,
@@ -171,11 +183,18 @@ def extract_layers(
         fast_decode=fast_decode,
         profile=profile,
     )
-    with filled_sinks(requests, split, cache, options, Shard(), progress) as (sinks, used):
-        return [
+    with filled_sinks(wanted, split, cache, options, Shard(), progress) as (sinks, used):
+        found = (
             _feature_set(request, sink, split, used=used.get(sink.manifest.key, ""))
-            for request, sink in zip(requests, sinks, strict=True)
-        ]
+            for request, sink in zip(wanted, sinks, strict=True)
+        )
+        return [_joined([next(found) for _ in with_views(request, views)], views) for request in requests]
+
+
+def with_views(request: Request, views: Views | None) -> list[Request]:
+    """The request, and after it one for each of its views; logits have none."""
+    numbered = views.numbered() if views is not None and request.layer == "features" else ()
+    return [request, *(replace(request, view=view) for view in numbered)]
 
 
 @contextlib.contextmanager
@@ -233,7 +252,7 @@ def make_options(
     check_engine(engine, precision, chosen)
     size_px = max(max(request.backbone.preprocessing.geometry.size_px) for request in requests)
     options = LoopOptions(
-        batch_size=batch_size or default_batch_size(chosen, size_px),
+        batch_size=batch_size or default_batch_size(chosen, size_px, len({request.view for request in requests})),
         device=chosen,
         num_workers=default_num_workers(chosen) if num_workers is None else num_workers,
         on_bad_image=on_bad_image,
@@ -246,14 +265,16 @@ def make_options(
     return options
 
 
-def default_batch_size(device: torch.device, size_px: int) -> int:
+def default_batch_size(device: torch.device, size_px: int, num_views: int = 1) -> int:
     """Images per forward pass: many for an accelerator; on the CPU few enough that activations are not fresh memory.
+
+    The pixels of all views of a batch are in memory at once: 300 MB for 2,048 of 224 px.
 
     MobileNetV2 at 224 px, one thread: 70, 53, 42 images/s in batches of 8, 16, 32; CIFAR ResNet-20 at 32 px: 1,210,
     1,210, 990 in batches of 32, 64, 128 (benchmarks/extract.py has the whole loop).
     """
     if device.type != "cpu":
-        return 256
+        return min(256, max(1, 2048 // num_views))
     return 64 if size_px <= 64 else 16 if size_px <= 128 else 8
 
 
@@ -292,6 +313,23 @@ def _warn_of_skipped_images(tasks: Sequence[Task], split: Split) -> None:
         logger.warning(
             "%d images of %s/%s were skipped, they cannot be decoded: %s.", len(rows), split.dataset, split.part, names
         )
+
+
+def _joined(found: list[FeatureSet], views: Views | None) -> FeatureSet:
+    """The first as it is, the others as its views; the key says so."""
+    features, *others = found
+    if not others:
+        return features
+    for other in others:
+        if [image.row for image in other.skipped] != [image.row for image in features.skipped]:
+            raise FeatureError(
+                f"Of {features.blocks[0].name!r} {len(features.skipped)} images were skipped, of a view of them "
+                f"{len(other.skipped)}: an image was there for one and not for the other. Clear both from the cache "
+                "(richrep cache clear) and extract them again."
+            )
+    key = hashlib.sha256(("views " + " ".join(one.key for one in found)).encode()).hexdigest()
+    engine = "+".join(sorted({name for one in found for name in one.engine.split("+") if name}))
+    return replace(features, views=tuple(one.features for one in others), drawn=views, key=key, engine=engine)
 
 
 def _feature_set(request: Request, sink: BlockSink, split: Split, *, used: str) -> FeatureSet:

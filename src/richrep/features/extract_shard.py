@@ -11,11 +11,12 @@ from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
-from richrep.features.extract import filled_sinks, make_options
+from richrep.features.extract import filled_sinks, make_options, with_views
 from richrep.features.manifest import Precision, Request
 from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
 from richrep.features.shards import Shard
+from richrep.features.views import Views
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def extract_shard(
     *,
     shard: Shard,
     cache: FeatureCache,
+    views: Views | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     num_workers: int | None = None,
@@ -48,9 +50,9 @@ def extract_shard(
     """Computes the blocks of `shard` only, into the cache: one job of an array of jobs that share its folder.
 
     Afterwards `extract_features` finds what all shards have finished, and computes the rest. The other arguments are
-    those of `extract_features`; one report a backbone, in the same order.
+    those of `extract_features`; one report a backbone, in the same order, and after each those of its views.
     """
-    requests = [Request(backbone) for backbone in backbones]
+    requests = [one for backbone in backbones for one in with_views(Request(backbone), views)]
     options = make_options(
         requests,
         batch_size=batch_size,

@@ -11,6 +11,7 @@ import torch
 
 from richrep.errors import FeatureError
 from richrep.features.rows import Features, Rows, as_rows
+from richrep.features.views import Views
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class FeatureSet:
         images: SHA-256 (hex) of the split (images, labels, order) whose rows these are; "" when it is not known.
         engine: what computed them, e.g. "openvino (cached)+torch" where blocks of one engine were in the cache and
             another computed the rest in this run; "" when it is not known.
+        views: V matrices (N, D) of the same rows and columns, one a random view of every image; () where there are
+            none. They are for training; `features` are the images as they are.
+        drawn: how the views were drawn; None when there are none, or it is not known.
     """
 
     features: Features
@@ -57,6 +61,8 @@ class FeatureSet:
     skipped: tuple[SkippedImage, ...] = ()
     images: str = ""
     engine: str = ""
+    views: tuple[Features, ...] = ()
+    drawn: Views | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.labels):
@@ -64,6 +70,11 @@ class FeatureSet:
                 f"features must have shape (N, D) and labels (N,), got {tuple(self.features.shape)} and "
                 f"{tuple(self.labels.shape)}."
             )
+        for view in self.views:
+            if tuple(view.shape) != tuple(self.features.shape):
+                raise ValueError(
+                    f"views must have the shape of features, {tuple(self.features.shape)}, got {tuple(view.shape)}."
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,8 +88,8 @@ class FeatureSet:
         """The given rows (positions, or a mask of N booleans) in the given order. The key says which.
 
         Args:
-            max_bytes: up to this size they are copied into one tensor; larger ones stay where they are, as `Rows`. None
-                means always copied.
+            max_bytes: up to this size, all views counted, they are copied into one tensor each; larger ones stay where
+                they are, as `Rows`. None means always copied.
         """
         index = torch.as_tensor(rows)
         if index.dtype == torch.bool:
@@ -92,22 +103,28 @@ class FeatureSet:
 
         return replace(
             self,
-            features=as_rows(self.features, index).joined_up_to(max_bytes),
+            features=as_rows(self.features, index).joined_up_to(self._share(max_bytes)),
+            views=tuple(as_rows(view, index).joined_up_to(self._share(max_bytes)) for view in self.views),
             labels=self.labels[index],
             key=of_rows(self.key),
             images=of_rows(self.images) if self.images else "",
         )
+
+    def _share(self, max_bytes: int | None) -> int | None:
+        """What each of the 1 + V matrices may take."""
+        return None if max_bytes is None else max_bytes // (1 + len(self.views))
 
 
 def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = None) -> FeatureSet:
     """The members' features side by side, (N, D1 + D2 + …): CATn without a forward pass.
 
     Args:
-        max_bytes: up to this size they are copied into one tensor; larger ones stay where they are, as `Rows`, which
-            heads read by the block. None means always one tensor.
+        max_bytes: up to this size, all views counted, they are copied into one tensor each; larger ones stay where they
+            are, as `Rows`, which heads read by the block. None means always one tensor.
 
     Raises:
-        FeatureError: the members do not hold the same images (other split, labels, count or skipped images).
+        FeatureError: the members do not hold the same images (other split, labels, count or skipped images), or not the
+            same views of them.
     """
     if not members:
         raise ValueError("concat_features needs at least one FeatureSet, got none.")
@@ -118,6 +135,11 @@ def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = No
                 f"Features of {member.blocks[0].name!r} ({len(member)} rows) and {first.blocks[0].name!r} "
                 f"({len(first)} rows) are not of the same images. Extract both from the same split."
             )
+        if len(member.views) != len(first.views) or member.drawn != first.drawn:
+            raise FeatureError(
+                f"Features of {member.blocks[0].name!r} ({_views_of(member)}) and {first.blocks[0].name!r} "
+                f"({_views_of(first)}) are not of the same views. Extract both with the same views and seed."
+            )
     if len(members) == 1:
         return first
     blocks, start = [], 0
@@ -125,9 +147,21 @@ def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = No
         blocks += [Block(b.name, start + b.start, start + b.stop) for b in member.blocks]
         start += member.feature_dim
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
-    joined = Rows([tensor for member in members for tensor in _tensors(member.features)])
+    share = first._share(max_bytes)
+    joined, *views = (
+        Rows([tensor for one in side_by_side for tensor in _tensors(one)]).joined_up_to(share)
+        for side_by_side in zip(*((member.features, *member.views) for member in members), strict=True)
+    )
     engine = "+".join(sorted({name for member in members for name in member.engine.split("+") if name}))
-    return replace(first, features=joined.joined_up_to(max_bytes), blocks=tuple(blocks), key=key, engine=engine)
+    return replace(
+        first, features=joined, blocks=tuple(blocks), key=key, engine=engine, views=tuple(views), drawn=first.drawn
+    )
+
+
+def _views_of(features: FeatureSet) -> str:
+    """For messages, e.g. '8 views, seed 0: random crop of …'."""
+    drawn = features.drawn
+    return f"{len(features.views)} views" + (f", seed {drawn.seed}: {drawn.view.describe()}" if drawn else "")
 
 
 def _tensors(features: Features) -> Sequence[torch.Tensor]:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from richrep.backbones.backbone import Backbone
-from richrep.data.preprocessing import Geometry, Preprocessing
+from richrep.data.preprocessing import Preprocessing
 from richrep.errors import FeatureError, RichrepError
 from richrep.features.manifest import Layer
 from richrep.features.threads import Workers, worker_threads
+from richrep.features.views import Framing, NumberedView
 
 _MAX_FORWARD_THREADS = 8  # more would wait for the interpreter: a small network spends a tenth of its time in Python
 
@@ -132,25 +133,28 @@ def _end(backbone: Backbone, layer: Layer) -> nn.Module:
 
 
 class NormalizedBatch:
-    """One batch on the device: pixels are moved once for each geometry and normalised once for each preprocessing.
+    """One batch on the device: pixels are moved once for each framing, normalised once for each preprocessing of it.
 
     Args:
-        pixels: uint8 (B, H, W, 3) by geometry; on the way to CUDA from the moment this is made, if pinned.
+        pixels: uint8 (B, H, W, 3) by framing; on the way to CUDA from the moment this is made, if pinned.
         stream: for the way to CUDA, beside the stream that computes; None on other devices.
     """
 
     def __init__(
-        self, pixels: dict[Geometry, torch.Tensor], device: torch.device, stream: torch.cuda.Stream | None = None
+        self, pixels: dict[Framing, torch.Tensor], device: torch.device, stream: torch.cuda.Stream | None = None
     ) -> None:
         with torch.cuda.stream(stream):  # does nothing for None
-            self._pixels = {g: p.to(device, non_blocking=p.is_pinned()) for g, p in pixels.items()}
+            self._pixels = {f: p.to(device, non_blocking=p.is_pinned()) for f, p in pixels.items()}
             self._arrived = stream.record_event() if stream is not None else None
+        self._view: NumberedView | None = None
         self._images: dict[Preprocessing, torch.Tensor] = {}
 
-    def images(self, preprocessing: Preprocessing) -> torch.Tensor:
-        """Float32 (B, 3, H, W), channels last in memory."""
+    def images(self, preprocessing: Preprocessing, view: NumberedView | None = None) -> torch.Tensor:
+        """Float32 (B, 3, H, W), channels last in memory. Kept until another view is asked for."""
+        if view != self._view:
+            self._view, self._images = view, {}
         if preprocessing not in self._images:
-            pixels = self._pixels[preprocessing.geometry]
+            pixels = self._pixels[Framing(preprocessing.geometry, view)]
             if self._arrived is not None:
                 here = torch.cuda.current_stream(pixels.device)
                 here.wait_event(self._arrived)

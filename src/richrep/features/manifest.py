@@ -14,6 +14,7 @@ from torch import nn
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
 from richrep.errors import FeatureError, unknown_name_message
+from richrep.features.views import NumberedView
 
 FORMAT = "richrep features 1"
 BLOCK_ROWS = 1024  # at 30 to 3,000 images/s a block takes 0.3 to 30 s; 8 MB at D = 2,048
@@ -27,10 +28,15 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Request:
-    """One feature matrix that is wanted: the features of a backbone, or the logits of its own head."""
+    """One feature matrix that is wanted: the features of a backbone, or the logits of its own head.
+
+    Attributes:
+        view: of this random view of every image; None is the image as the backbone's preprocessing frames it.
+    """
 
     backbone: Backbone
     layer: Layer = "features"
+    view: NumberedView | None = None
 
     def __post_init__(self) -> None:
         if self.layer not in get_args(Layer):
@@ -95,7 +101,13 @@ class Manifest:
     @property
     def title(self) -> str:
         """One line for messages, e.g. 'features of resnet20 on cifar10/train (1a2b3c4d5e6f)'."""
-        return f"{self.layer} of {self.backbone} on {self.dataset}/{self.part} ({self.key[:12]})"
+        return f"{self.layer} of {self.backbone} on {self.dataset}/{self.part}{self.of_view} ({self.key[:12]})"
+
+    @property
+    def of_view(self) -> str:
+        """Which view they are of, e.g. ', view 3'; "" for the deterministic features."""
+        view = self.preprocessing.get("view")
+        return "" if view is None else f", view {view['number']}"
 
     def block_range(self, block: int) -> range:
         """The rows of `block`."""
@@ -130,7 +142,8 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of `request` on `split`, with its key.
 
-    `fast_decode` counts as part of the preprocessing. Logits are stored as float32: scores are made of them.
+    `fast_decode` and the view count as part of the preprocessing; a view is cut from the whole image, so `fast_decode`
+    is nothing to it. Logits are stored as float32: scores are made of them.
     """
     backbone = request.backbone
     manifest = Manifest(
@@ -144,7 +157,7 @@ def make_manifest(
         structure=_structure(backbone),
         layer=request.layer,
         precision=precision,
-        preprocessing=asdict(backbone.preprocessing) | ({"decoding": "scaled"} if fast_decode else {}),
+        preprocessing=asdict(backbone.preprocessing) | _framed(request, fast_decode),
         dataset=split.dataset,
         part=split.part,
         note=split.note,
@@ -158,6 +171,13 @@ def make_manifest(
     if manifest.store == "fp32":
         del decides["store"]  # entries from before there was a choice keep their keys
     return replace(manifest, key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
+
+
+def _framed(request: Request, fast_decode: bool) -> dict[str, Any]:
+    """What comes before the backbone's own preprocessing, or in place of its resize and crop."""
+    if request.view is not None:
+        return {"view": asdict(request.view)}
+    return {"decoding": "scaled"} if fast_decode else {}
 
 
 def _structure(backbone: Backbone) -> str:
