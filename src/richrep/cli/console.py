@@ -96,7 +96,7 @@ def load_backbones(
 def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
     """A callback that shows images done, images/s and time left: a bar on a terminal, else a line every 10 s."""
     if not sys.stderr.isatty():
-        yield _progress_lines()
+        yield extraction_lines()
         return
     columns = (
         TextColumn("extracting"),
@@ -114,7 +114,8 @@ def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
             _bar_console = None
 
 
-def _progress_lines() -> Callable[[ExtractionProgress], None]:
+def extraction_lines() -> Callable[[ExtractionProgress], None]:
+    """A callback that says images done, images/s and time left every 10 s."""
     last = time.monotonic()
 
     def show(progress: ExtractionProgress) -> None:

@@ -51,8 +51,10 @@ def _datasets() -> list[tuple[str, str]]:
 
 def _protocols() -> list[tuple[str, str]]:
     from richrep.evaluation.protocols import PROTOCOLS
+    from richrep.evaluation.transfer import DISTILL_PROTOCOLS
 
-    return [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
+    probes = [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
+    return probes + [(f"{name} (distill)", protocol.source) for name, protocol in DISTILL_PROTOCOLS.items()]
 
 
 def _heads() -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from richrep.cli import (
     convert,
     datasets,
     demo,
+    distill,
     extract,
     finetune,
     inspect,
@@ -47,6 +48,7 @@ app.command("probe")(probe.probe)
 app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
+app.command("distill")(distill.distill)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)
 app.command("cache")(cache.cache)
