@@ -120,7 +120,7 @@ def extraction_lines() -> Callable[[ExtractionProgress], None]:
 
     def show(progress: ExtractionProgress) -> None:
         nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S and progress.images_done < progress.images_total:
+        if time.monotonic() - last >= LINE_EVERY_S and 0 < progress.images_done < progress.images_total:
             last = time.monotonic()
             left = f", {progress.seconds_left:.0f} s left" if progress.seconds_left is not None else ""
             done = f"{progress.images_done}/{progress.images_total} images"

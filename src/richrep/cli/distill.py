@@ -118,6 +118,7 @@ def distill(
     from richrep.cli.probe import make_protocol
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
+    from richrep.evaluation.task import load_members
     from richrep.evaluation.transfer import DISTILL_PROTOCOLS
     from richrep.evaluation.transfer.distill import distill as run_distill
     from richrep.evaluation.transfer.distill import student_address
@@ -168,7 +169,7 @@ def distill(
     addresses = [student_address(student) for student in students]
     teachers = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
     learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
-    for match in choose_matches(teachers, chosen.options.loss):
+    for match in choose_matches(load_members(teachers, seed=seeds[0]), chosen.options.loss):  # by names that differ
         console.say(match.describe())
     console.say(_views_in_words(chosen, source.name))
     records: list[Record] = []

@@ -15,13 +15,13 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.random_weights import known_names
 from richrep.backbones.run_model import add_records, save_run_model
 from richrep.data.split import Dataset
-from richrep.errors import RichrepError
+from richrep.errors import DivergedError, RichrepError
 from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.task import load_members, make_task
-from richrep.evaluation.transfer.distill_job import Arm, DistillJob
+from richrep.evaluation.transfer.distill_job import Arm, DistillJob, Trained
 from richrep.evaluation.transfer.distill_records import References, student_records
 from richrep.evaluation.transfer.finetune import Where, run_name, run_options
 from richrep.evaluation.transfer.protocol import DistillProtocol
@@ -100,11 +100,12 @@ def distill(
 
     @once
     def references() -> tuple[Record, ...]:  # only when a student is not finished yet, and then once for all
-        return tuple(_save(keep(record), where) for record in probed(loaded))
+        return tuple(keep(_save(record, where)) for record in probed(loaded))
 
     for number, student in enumerate(learners):
+        identity = student.sha256 or student.fingerprint
         name = run_name(
-            f"distill-{student.architecture}",
+            f"distill-{student.architecture}-{identity[:6]}",
             loaded,
             task,
             protocol.name,
@@ -113,7 +114,7 @@ def distill(
             number if len(learners) > 1 else None,
         )
         options = run_options("distill", loaded, task, seed, where.precision) | {
-            "student": f"{student.address} ({(student.sha256 or student.fingerprint)[:16]})",
+            "student": f"{student.address} ({identity[:16]})",
             "student_preprocessing": student.preprocessing.describe(),
             "protocol": asdict(protocol),
             "measure": asdict(measure),
@@ -155,18 +156,26 @@ def _measure(
     )
     made = list(references())
     compared = References(tuple(made))
-    if job.labels_alone:
-        alone = job.run(Arm(()))
+    if (alone := _labels_alone(job)) is not None:
         found = student_records(job, alone, probed([alone.model(job.student.name)], own_head=True), None)
-        made += [_save(keep(record), where) for record in found]
+        made += [keep(_save(record, where)) for record in found]
         compared = References(compared.records, found[-1])
     model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
     found = student_records(job, taught, probed([model], own_head=True), compared)
-    made += [_save(keep(record), where) for record in found]
+    made += [keep(_save(record, where)) for record in found]
     add_records(folder.model, [record.id for record in found])
     folder.write_done(_REPORT, {"records": [record.id for record in made]})
     folder.drop_states()
     return made
+
+
+def _labels_alone(job: DistillJob) -> Trained | None:
+    """The student on labels alone; None when that is not wanted, or diverges; the taught student is kept."""
+    try:
+        return job.run(Arm(())) if job.labels_alone else None
+    except DivergedError as error:
+        logger.warning("%s on labels alone has no row: %s", job.student.name, error)
+        return None
 
 
 def _save(record: Record, where: Where) -> Record:
