@@ -30,6 +30,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/engines.py --quick
 	$(BIN)/python benchmarks/open_checkpoint.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/sgd_heads.py
 	$(BIN)/python benchmarks/scale.py
 
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -9,9 +9,9 @@
         ├── DatasetError        a data set whose files, labels or classes do not fit together
         ├── BadImageError       an image that cannot be decoded
         ├── EngineError         an engine or a precision that cannot run here, or not closely enough
+        ├── DivergedError       a training of which nothing is left: every learning rate was too high
         ├── FeatureError        features that cannot be used (not finite, wrong width)
         ├── CacheError          the feature cache cannot be written or read
-        ├── DivergedError       training whose loss is no longer a finite number
         └── RunBusyError        a run that another process is at work on
 
 The command line prints the message without a traceback and exits with code 2.
@@ -56,7 +56,7 @@ class CacheError(RichrepError):
 
 
 class DivergedError(RichrepError):
-    """The loss of a training is no longer a finite number."""
+    """A training whose loss is no longer a finite number; of several learning rates, under every one."""
 
 
 class RunBusyError(RichrepError):

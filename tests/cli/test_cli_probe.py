@@ -345,3 +345,34 @@ def test_a_memory_limit_that_cannot_be_is_refused_before_any_work(cli, small, tm
     outcome = cli("probe", *small, "--memory-limit", size)
     assert outcome.code == 2 and words in outcome.message
     assert not (tmp_path / "home").exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_papers_protocol_runs_from_the_command_line_and_keeps_its_options(cli, small, tmp_path) -> None:
+    outcome = cli("probe", *small, "--protocol", "rrl-linear", "--seed", 3)
+    assert outcome.code == 0
+    (record,) = records_in(tmp_path / "runs")
+    assert (record["protocol"]["name"], record["protocol"]["seed"], record["protocol"]["epochs"]) == (
+        "rrl-linear",
+        3,
+        28,
+    )
+    assert record["protocol"]["weight_decays"] == [1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2]
+    assert record["hyperparameters"]["weight_decay"] in record["protocol"]["weight_decays"]
+
+
+def test_a_twin_that_chooses_on_test_is_announced_and_probe_alone_runs_it(cli, small) -> None:
+    name = "logistic-legacy-test-selection"
+    outcome = cli("probe", *small, "--protocol", name, "--normalization", "none")
+    assert outcome.code == 0
+    assert f"{name}: hyper-parameters" in outcome.err.replace("\n", " ")
+    assert "optimistic" in outcome.out and "probe/logistic-legacy-test-selection" in outcome.out.replace("\n", "")
+    refused = cli("rank", "-b", small[1], "-d", "digits", "--protocol", name)
+    assert refused.code == 2
+    assert f"{name} chooses on test; only richrep probe runs it" in refused.err.replace("\n", " ")
+
+
+def test_every_protocol_is_listed_with_what_it_does(cli) -> None:
+    listed = cli("list", "protocols").out
+    for name in ("rrl-linear", "sparse-linear", "trex-sgd", "trex-lbfgs", "legacy-trex-sgd", "legacy-trex-lbfgs"):
+        assert re.search(rf"^{name} +\S", listed, flags=re.MULTILINE)
+    assert re.search(r"^rrl-linear-legacy-test-selection .*chosen on TEST", listed, flags=re.MULTILINE)

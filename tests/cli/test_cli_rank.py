@@ -35,7 +35,7 @@ def test_two_networks_have_no_rank_correlation_and_that_is_said(cli, checkpoints
 
 
 def test_no_probe_trains_nothing(cli, checkpoints, sizes, monkeypatch) -> None:
-    monkeypatch.setattr("richrep.evaluation.rank.measure_probe", None)
+    monkeypatch.setattr("richrep.evaluation.rank.measure", None)
     outcome = cli("rank", "-b", checkpoints[0], *sizes, "--no-probe", "--json", "-")
     assert outcome.code == 0
     (record,) = json.loads(outcome.out)["records"]

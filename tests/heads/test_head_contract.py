@@ -22,6 +22,7 @@ MAKE_HEAD: dict[str, Callable[[], Head]] = {  # with the options under which the
     "knn": lambda: HEADS["knn"](),
     "prototypes": lambda: HEADS["prototypes"](),
     "cosine": lambda: HEADS["cosine"](tol=1e-9),
+    "sgd": lambda: HEADS["sgd"](lr=0.3, epochs=60, batch_size=1000),  # one batch, in which the order does not count
 }
 LINEAR = [name for name in MAKE_HEAD if hasattr(HEADS[name], "to_linear")]
 SKIPPED_CHECKS = {

@@ -22,8 +22,8 @@ def test_the_same_options_go_on_where_they_were(tmp_path: Path) -> None:
 
 
 def test_other_options_are_refused_with_all_differences(tmp_path: Path) -> None:
-    with open_run(tmp_path, "mine", OPTIONS):
-        pass
+    with open_run(tmp_path, "mine", OPTIONS) as run:
+        run.write_done("lr 0.01", {"accuracy": 0.5})
     changed = OPTIONS | {"lr": 0.1, "view": {"scale": (0.5, 1.0)}, "new": 1}
     with pytest.raises(RichrepError) as error, open_run(tmp_path, "mine", changed):
         pass
@@ -36,6 +36,13 @@ def test_other_options_are_refused_with_all_differences(tmp_path: Path) -> None:
     ):
         assert text in str(error.value)
     assert "epochs" not in str(error.value)
+
+
+def test_a_run_that_trained_nothing_yet_takes_other_options(tmp_path: Path) -> None:
+    for lr in (0.01, 0.1):  # the first had an option that could not be used, say
+        with open_run(tmp_path, "mine", OPTIONS | {"lr": lr}):
+            pass
+    assert "lr: 0.1" in (tmp_path / "mine" / "options.yaml").read_text()
 
 
 def test_restart_begins_anew_with_other_options(tmp_path: Path) -> None:
@@ -66,6 +73,7 @@ def test_names_that_are_no_folder_are_refused(name: str, tmp_path: Path) -> None
 
 def test_a_damaged_options_file_is_said(tmp_path: Path) -> None:
     with open_run(tmp_path, "mine", OPTIONS) as run:
+        run.write_done("lr 0.01", {"accuracy": 0.5})
         (run.path / "options.yaml").write_text("- a list\n")
     with (
         pytest.raises(RichrepError, match=r"options\.yaml is not what a run writes.*--restart"),

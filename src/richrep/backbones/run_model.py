@@ -107,6 +107,12 @@ def save_run_model(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_can_be_kept(members: Sequence[Backbone]) -> None:
+    """Raises CheckpointError for a member that `save_run_model` could not write, to be asked before it is trained."""
+    for member in members:
+        _without_head(member)
+
+
 def _without_head(member: Backbone) -> Backbone:
     if member.origin is None:
         raise CheckpointError(

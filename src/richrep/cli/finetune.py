@@ -26,6 +26,7 @@ def finetune(
     batch_size: training.BatchSize = None,
     optimizer: training.Optimizer = None,
     schedule: training.ScheduleKind = None,
+    milestones: training.Milestones = None,
     warmup_epochs: training.WarmupEpochs = None,
     head_init: training.HeadInit = None,
     head_lr: training.HeadLr = None,
@@ -66,12 +67,12 @@ def finetune(
     from pathlib import Path
 
     from richrep.data.datasets import load_dataset
-    from richrep.errors import RichrepError, unknown_name_message
+    from richrep.errors import DivergedError, RichrepError, unknown_name_message
     from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
     from richrep.evaluation.transfer.finetune import Where
     from richrep.evaluation.transfer.finetune import finetune as run_finetune
     from richrep.reports.render import render_json, render_rich
-    from richrep.reports.tables import make_probe_table
+    from richrep.reports.training_table import print_training_table
 
     console.check_writable(json)
     console.check_folder(out, "--out")
@@ -88,6 +89,7 @@ def finetune(
             "batch_size": batch_size,
             "optimizer": optimizer,
             "schedule": schedule,
+            "milestones": milestones or None,
             "warmup_epochs": warmup_epochs,
             "head_init": head_init,
             "head_lr": head_lr,
@@ -107,12 +109,14 @@ def finetune(
         },
     )
     source = load_dataset(dataset, data_root=data_root)
+    chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
     seeds = list(dict.fromkeys(seeds or [0]))
     if name is not None and len(seeds) > 1:
         raise RichrepError("--name names one run; with several --seed leave it out.")
     loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
     records: list[Record] = []
+    failures: dict[str, str] = {}
 
     def keep(record: Record) -> None:
         records.append(record)
@@ -120,6 +124,10 @@ def finetune(
         console.say(
             f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed}), {record.solver['run']}"
         )
+
+    def fail(name: str, reason: str) -> None:
+        failures[name] = reason
+        console.say(f"{name}: not measured. {reason}")
 
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
@@ -143,10 +151,15 @@ def finetune(
                     on_progress=progress,
                 ),
                 on_record=keep,
+                on_failure=fail,
             )
+    if not records:
+        raise DivergedError(f"Every training diverged. {next(iter(failures.values()))}")
     if json != "-":
         screen = console.stdout()
-        screen.print(render_rich(make_probe_table(records), width=screen.width))
+        screen.print(render_rich(print_training_table(records, failures=failures), width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
     console.say(f"{len(records)} records in {out}. The models: " + ", ".join(f"run:{r.solver['run']}" for r in records))
+    if failures:
+        raise typer.Exit(1)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from richrep.backbones.backbone import Backbone
+    from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
     from richrep.evaluation.protocols.protocol import ProbeProtocol
     from richrep.evaluation.record import Record
 
@@ -66,8 +67,9 @@ def probe(
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
     all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
-    head in the same way: ridge, knn, prototypes, cosine. Few training images: vtab1k draws 1,000, kshot:N draws N a
-    class ten times and reports the mean (kshot-whole-val:N selects on all of val).
+    head in the same way: ridge, knn, prototypes, cosine; or a paper's: rrl-linear, sparse-linear, trex-sgd, trex-lbfgs
+    (legacy-trex-sgd, legacy-trex-lbfgs: with the faults of its code). Few training images: vtab1k draws 1,000, kshot:N
+    draws N a class ten times and reports the mean (kshot-whole-val:N selects on all of val).
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """
@@ -87,7 +89,7 @@ def probe(
     console.check_engine(engine, precision, device)
     options.check_view_scale(view_scale)
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
-    chosen = make_protocol(protocol, normalization)
+    chosen = make_twin(protocol, normalization) or make_protocol(protocol, normalization)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
@@ -147,11 +149,26 @@ def probe(
         raise typer.Exit(1)
 
 
+def make_twin(name: str, normalizations: list[str] | None) -> LegacyTestSelection | None:
+    """The twin of that name, which chooses on test as papers did and is announced; None for any other name."""
+    from richrep.evaluation.protocols import LEGACY_TEST_SELECTION
+    from richrep.evaluation.protocols.legacy_test_selection import NOTE
+
+    if name not in LEGACY_TEST_SELECTION:
+        return None
+    console.say(f"{name}: {NOTE}")
+    options = {"normalizations": tuple(normalizations)} if normalizations else {}
+    return LEGACY_TEST_SELECTION[name](**options)
+
+
 def make_protocol(name: str, normalizations: list[str] | None) -> ProbeProtocol:
-    """The protocol `name` with the given normalisations; RichrepError for an unknown one."""
+    """The protocol `name` with the given normalisations; RichrepError for one that is unknown, or chooses on test."""
+    from richrep.errors import RichrepError
     from richrep.evaluation import protocols
     from richrep.features.pca import split_pca
 
+    if name in protocols.LEGACY_TEST_SELECTION:
+        raise RichrepError(f"{name} chooses on test; only richrep probe runs it, to compare with a paper's numbers.")
     for normalization in normalizations or ():
         split_pca(normalization)  # said before anything is loaded
     given = {"normalizations": tuple(normalizations)} if normalizations else {}

@@ -11,6 +11,7 @@ from richrep.cli import options
 
 if TYPE_CHECKING:
     from richrep.evaluation.transfer.protocol import FinetuneProtocol
+    from richrep.training.schedules import Schedule
 
 Lrs = Annotated[
     list[float] | None,
@@ -39,13 +40,25 @@ Optimizer = Annotated[
     typer.Option(
         "--optimizer",
         metavar="NAME",
-        help="sgd, adamw, schedulefree-sgd or schedulefree-adamw.",
+        help="sgd, adamw, schedulefree-sgd or schedulefree-adamw; the last two keep the learning rate constant unless "
+        "--schedule is given.",
         show_default="by protocol",
     ),
 ]
 ScheduleKind = Annotated[
     str | None,
-    typer.Option("--schedule", metavar="NAME", help="constant, cosine or linear, to 0.", show_default="by protocol"),
+    typer.Option(
+        "--schedule", metavar="NAME", help="constant, cosine or linear (to 0) or step.", show_default="by protocol"
+    ),
+]
+Milestones = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--milestone",
+        metavar="EPOCH",
+        help="Of --schedule step: the learning rate falls to a tenth. Repeat for several.",
+        show_default="by protocol",
+    ),
 ]
 WarmupEpochs = Annotated[
     float | None,
@@ -69,7 +82,13 @@ LayerDecay = Annotated[
     typer.Option("--layer-decay", metavar="X", help="Factor on the learning rate, a layer further from the head."),
 ]
 LabelSmoothing = Annotated[
-    float | None, typer.Option("--label-smoothing", metavar="X", min=0, max=1, show_default="by protocol")
+    float | None,
+    typer.Option(
+        "--label-smoothing",
+        metavar="X",
+        help="Share of the target for all classes, in [0, 1).",
+        show_default="by protocol",
+    ),
 ]
 Mixup = Annotated[float | None, typer.Option("--mixup", metavar="ALPHA", min=0, help="Mixes pairs of images.")]
 Cutmix = Annotated[float | None, typer.Option("--cutmix", metavar="ALPHA", min=0, help="Pastes parts of images.")]
@@ -159,28 +178,25 @@ def changed(protocol: FinetuneProtocol, given: dict[str, Any]) -> FinetuneProtoc
     from dataclasses import replace
 
     from richrep.data.augment import RandomView
+    from richrep.errors import RichrepError
     from richrep.training.mix import MixOptions
-    from richrep.training.schedules import Schedule
 
     given = {name: value for name, value in given.items() if value is not None}
     training = protocol.options
     groups = {name: given[name] for name in ("head_lr", "layer_decay") if name in given}
     plain = ("epochs", "batch_size", "head_init", "label_smoothing", "norm_layers", "clip_norm", "accumulate")
     simple = {name: given[name] for name in (*plain, "early_stop", "ema_decay", "checkpoint_every") if name in given}
-    training = replace(training, groups=replace(training.groups, **groups), **simple)
+    schedule = _changed_schedule(training.schedule, given)
+    training = replace(training, groups=replace(training.groups, **groups), schedule=schedule, **simple)
     if "optimizer" in given:
         sgd = given["optimizer"] == "sgd"
         own = training.optimizer
         training = replace(training, optimizer=replace(own, name=given["optimizer"], nesterov=own.nesterov and sgd))
-    if "schedule" in given or "warmup_epochs" in given:
-        kind = given.get("schedule", training.schedule.kind)
-        warmup = given.get("warmup_epochs", training.schedule.warmup_epochs)
-        same = kind == training.schedule.kind
-        schedule = replace(training.schedule, warmup_epochs=warmup) if same else Schedule(kind, warmup_epochs=warmup)
-        training = replace(training, schedule=schedule)
     if "mixup" in given or "cutmix" in given:
         training = replace(training, mix=MixOptions(given.get("mixup", 0.0), given.get("cutmix", 0.0)))
     changes: dict[str, Any] = {"options": training}
+    if "crop_scale" in given and given.get("augment") is False:
+        raise RichrepError("--crop-scale is of the random crops that --no-augment leaves out. Give one of them.")
     if "crop_scale" in given:
         changes["views_of"] = {}
         changes["options"] = replace(training, view=RandomView(scale=(given["crop_scale"], 1.0)))
@@ -194,3 +210,24 @@ def changed(protocol: FinetuneProtocol, given: dict[str, Any]) -> FinetuneProtoc
     if "refit" in given:
         changes["refit"] = given["refit"]
     return replace(protocol, **changes)
+
+
+def _changed_schedule(own: Schedule, given: dict[str, Any]) -> Schedule:
+    """The protocol's schedule with what was given; another kind takes over the warm-up alone."""
+    from dataclasses import replace
+
+    from richrep.errors import RichrepError
+    from richrep.training.schedules import Schedule
+
+    free = given.get("optimizer", "").startswith("schedulefree")  # these need none, and average over a constant one
+    kind = given.get("schedule", "step" if "milestones" in given else "constant" if free else own.kind)
+    warmup = given.get("warmup_epochs", own.warmup_epochs)
+    if "milestones" in given:
+        if kind != "step":
+            raise RichrepError(f"--milestone is of --schedule step, got --schedule {kind}.")
+        return Schedule(kind, warmup_epochs=warmup, milestones=tuple(given["milestones"]))
+    if kind == own.kind:
+        return replace(own, warmup_epochs=warmup)
+    if kind == "step":
+        raise RichrepError("--schedule step needs the epochs at which the learning rate falls: --milestone 10.")
+    return Schedule(kind, warmup_epochs=warmup)

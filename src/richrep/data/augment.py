@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from richrep.data.preprocessing import Geometry
+from richrep.errors import RichrepError
 
 _TRIES = 10  # as torchvision's RandomResizedCrop: then the largest central crop of a ratio in range
 
@@ -34,11 +35,11 @@ class RandomView:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}.")
+            raise RichrepError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be (low, high) with 0 < low <= high, got {self.ratio}.")
+            raise RichrepError(f"ratio must be (low, high) with 0 < low <= high, got {self.ratio}.")
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip must be a probability in [0, 1], got {self.flip}.")
+            raise RichrepError(f"flip must be a probability in [0, 1], got {self.flip}.")
 
     def apply(self, image: Image.Image, geometry: Geometry, generator: np.random.Generator) -> np.ndarray:
         """RGB image -> uint8 (H, W, 3), H and W as `geometry` says, resized by its interpolation."""

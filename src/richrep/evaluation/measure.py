@@ -14,7 +14,8 @@ from richrep.backbones.backbone import Backbone
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
-from richrep.evaluation.protocols.protocol import ProbeProtocol
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
+from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.evaluation.views import reads_views
@@ -56,7 +57,7 @@ def measure_probe(
     trainval: FeatureSet,
     test: FeatureSet,
     rows: tuple[np.ndarray, np.ndarray],
-    protocol: ProbeProtocol,
+    protocol: ProbeProtocol | LegacyTestSelection,
     memory: MemoryBudget,
     common: dict[str, Any],
     extract_s: float,
@@ -65,7 +66,12 @@ def measure_probe(
     """Select on val, refit on train and val (or on `fit_rows` alone), score test once.
 
     A protocol that does not read views itself is fitted on all views of the training images at once.
+
+    Raises:
+        TypeError: a twin that chooses on test, which `probe` alone runs.
     """
+    if isinstance(protocol, LegacyTestSelection):
+        raise TypeError(f"{protocol.name} chooses on test; only probe runs it, to compare with a paper's numbers.")
     start = time.perf_counter()
     tuned, fitted = (trainval, *rows), trainval if fit_rows is None else trainval.take(fit_rows)
     if not reads_views(protocol):
@@ -76,14 +82,11 @@ def measure_probe(
     select_s = time.perf_counter() - start
     logits = protocol.refit(fitted, choice, memory=memory).logits(test.features)
     fit_s = time.perf_counter() - start - select_s
-    record = Record(
-        kind="probe",
-        representation=representation_name(backbones),
-        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
-        feature_dim=trainval.feature_dim,
-        protocol=asdict(protocol) | ({} if trainval.drawn is None else trainval.drawn.facts()),
-        hyperparameters=choice.hyperparameters,
-        solver=choice.solver,
+    record = make_probe_record(
+        backbones,
+        trainval,
+        asdict(protocol) | ({} if trainval.drawn is None else trainval.drawn.facts()),
+        choice,
         metrics={
             part: score(*scored, trainval.num_classes)
             for part, scored in {
@@ -92,13 +95,38 @@ def measure_probe(
             }.items()
             if len(scored[1])  # one image a class leaves no val
         },
-        elapsed_s=_elapsed(extract_s, select_s, fit_s),
-        **common,
+        elapsed_s=elapsed(extract_s, select_s, fit_s),
+        common=common,
     )
     return Outcome(record, logits.argmax(1) == test.labels)
 
 
-def _elapsed(extract_s: float, select_s: float, fit_s: float) -> dict[str, float]:
+def make_probe_record(
+    backbones: Sequence[Backbone],
+    trainval: FeatureSet,
+    options: dict[str, Any],
+    choice: Choice,
+    *,
+    metrics: dict[str, dict[str, Any]],
+    elapsed_s: dict[str, float],
+    common: dict[str, Any],
+) -> Record:
+    """The record of one probe; `options` are the protocol's, `common` what `common_facts` gives."""
+    return Record(
+        kind="probe",
+        representation=representation_name(backbones),
+        backbones=tuple(backbone_facts(b, b.name) for b in backbones),
+        feature_dim=trainval.feature_dim,
+        protocol=options,
+        hyperparameters=choice.hyperparameters,
+        solver=choice.solver,
+        metrics=metrics,
+        elapsed_s=elapsed_s,
+        **common,
+    )
+
+
+def elapsed(extract_s: float, select_s: float, fit_s: float) -> dict[str, float]:
     """Seconds by step; extraction is the one pass that served every backbone of the run."""
     steps = {"extract": extract_s, "select": select_s, "fit": fit_s}
     return {name: round(value, 3) for name, value in (steps | {"total": sum(steps.values())}).items()}

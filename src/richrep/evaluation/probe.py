@@ -9,10 +9,13 @@ from typing import Any, Unpack
 from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView
 from richrep.data.split import Dataset
-from richrep.errors import FeatureError, RichrepError
+from richrep.errors import DivergedError, FeatureError, RichrepError
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import Outcome, common_facts, representation_name
+from richrep.evaluation.measure_on_test import measure_chosen_on_test
 from richrep.evaluation.metrics import score
+from richrep.evaluation.prepare import prepare
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
@@ -28,7 +31,7 @@ def probe(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: ProbeProtocol | None = None,
+    protocol: ProbeProtocol | LegacyTestSelection | None = None,
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
@@ -46,7 +49,8 @@ def probe(
     Args:
         backbones: addresses, or loaded backbones.
         dataset: an address, or a loaded data set.
-        protocol: a member of PROTOCOLS, which says what is tried; None means logistic regression, the default.
+        protocol: a member of PROTOCOLS, which says what is tried; None means logistic regression, the default. A
+            twin of LEGACY_TEST_SELECTION chooses on test, as papers did; its records say so.
         seed: decides val (when the data set stores none) and the weights of `random/…` backbones.
         train_size, test_size: the first so many images of each part; None means all.
         views: V; from 2 on, heads are trained on V random views of every training image in place of the image: epoch by
@@ -60,9 +64,9 @@ def probe(
         on_record: called with each record as soon as it is measured.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. Also with the name of a
-            representation that the protocol cannot be fitted on (fewer features than pca asks for); the others are
-            measured, a concatenation with all its members, but without a gain. None raises instead, as it does when
-            nothing is left.
+            representation that the protocol cannot be fitted on (fewer features than pca asks for, every learning rate
+            too high); the others are measured, a concatenation with all its members, but without a gain. None raises
+            instead, as it does when nothing is left.
         extraction: keywords of `extract_features` (`ExtractOptions`).
 
     Returns:
@@ -88,6 +92,7 @@ def probe(
         views=drawn,
         on_failure=on_failure,
     )
+    used, features = prepare(protocol, features, seed=seed)
     extract_s = features.elapsed_s
     common = common_facts(features, extraction, seed=seed)
     outcomes: list[Outcome] = []
@@ -98,12 +103,14 @@ def probe(
             on_record(outcome.record)
         return outcome
 
-    failures: list[FeatureError] = []
+    failures: list[RichrepError] = []
 
     def try_to_measure(backbones: Sequence[Backbone], trainval: FeatureSet, test: FeatureSet) -> Outcome | None:
         try:
-            return measure(backbones, trainval, test, features, protocol, memory, common)
-        except FeatureError as error:  # such as pca:100 of 64 features
+            if isinstance(used, LegacyTestSelection):
+                return measure_chosen_on_test(backbones, trainval, test, used, memory, common, extract_s)
+            return measure(backbones, trainval, test, features, used, memory, common)
+        except (FeatureError, DivergedError) as error:  # such as pca:100 of 64 features
             if on_failure is None:
                 raise
             failures.append(error)
@@ -145,10 +152,11 @@ def _score_own_head(backbone: Backbone, head: FeatureSet, common: dict[str, Any]
 
 
 def _with_gain(joint: Outcome, members: Sequence[Outcome]) -> Outcome:
-    """The concatenation's record with its difference to the best member, the best one by val."""
+    """The concatenation's record with its difference to the best member, the best one by val (a twin's by test)."""
+    part = "test" if joint.record.protocol.get("selected_on") == "test" else "val"
     gained: dict[str, Any]
-    if "val" in joint.record.metrics:
-        best = max(members, key=lambda m: m.record.score("val", "accuracy") or 0.0)
+    if part in joint.record.metrics:
+        best = max(members, key=lambda m: m.record.score(part, "accuracy") or 0.0)
         gained = {
             "gain_over_best_member": float(joint.correct.double().mean() - best.correct.double().mean()),
             "gain_over_best_member_ci95": list(gain_interval(joint.correct, best.correct)),

@@ -15,6 +15,7 @@ from richrep.data.split import Dataset
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import common_facts
+from richrep.evaluation.prepare import prepare
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
@@ -76,6 +77,7 @@ def rank(
         source_heads=any(name in OWN_HEAD_SCORES for name in scores),
         on_failure=on_failure,
     )
+    protocol, features = prepare(protocol, features, seed=seed)
     common = common_facts(features, extraction, seed=seed)
     records: list[Record] = []
 

@@ -15,6 +15,7 @@ from richrep.data.split import carve_val
 from richrep.evaluation.measure import Outcome, measure_probe
 from richrep.evaluation.metrics import log_odds, paired_bootstrap_interval, repeats_interval
 from richrep.evaluation.protocols.draw import Draw, DrawingProtocol, Pool
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.task import Task, TaskFeatures
 from richrep.features.feature_set import FeatureSet
@@ -45,7 +46,7 @@ def measure(
     return outcomes[0] if len(outcomes) == 1 else _mean(outcomes, num_test=len(test))
 
 
-def check_draws(protocol: ProbeProtocol, task: Task, *, seed: int) -> None:
+def check_draws(protocol: ProbeProtocol | LegacyTestSelection, task: Task, *, seed: int) -> None:
     """Raises DatasetError, before anything is extracted, where the task has too few images for the protocol."""
     if not isinstance(protocol, DrawingProtocol):
         return

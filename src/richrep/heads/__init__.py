@@ -8,6 +8,7 @@ from richrep.heads.knn import KnnHead
 from richrep.heads.logistic import LogisticHead
 from richrep.heads.prototypes import PrototypesHead
 from richrep.heads.ridge import RidgeHead
+from richrep.heads.sgd import SgdHead
 
 HEADS: dict[str, type[EstimatorHead]] = {
     "logistic": LogisticHead,
@@ -15,4 +16,5 @@ HEADS: dict[str, type[EstimatorHead]] = {
     "knn": KnnHead,
     "prototypes": PrototypesHead,
     "cosine": CosineHead,
+    "sgd": SgdHead,
 }

@@ -132,8 +132,8 @@ def _times(row: ProbeRow) -> str:
     return f"{format_seconds(row.extract_s)}/{format_seconds(head_s)}"
 
 
-def _mean_accuracy(row: ResultRow) -> str:
-    """'85.00 ± 7.07' over seeds; '88.00 (86.6 – 89.3)' for one seed."""
+def format_mean_accuracy(row: ResultRow) -> str:
+    """Test accuracy: '85.00 ± 7.07' over seeds; '88.00 (86.6 – 89.3)' for one seed."""
     if row.test_accuracy is not None and row.test_accuracy_std is not None:
         return f"{format_percent(row.test_accuracy)} ± {format_percent(row.test_accuracy_std)}"
     interval = format_interval(row.test_accuracy_low, row.test_accuracy_high)
@@ -154,7 +154,8 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
             protocol = f", {row.protocol}" if several_protocols else ""
             sentences.append(
                 f"{row.representation}{protocol}{seed}: {100 * row.gain:+.2f} points over "
-                f"{f'{row.best_member}, ' if row.best_member else ''}its best member on val"
+                f"{f'{row.best_member}, ' if row.best_member else ''}"
+                f"its best member on {'test' if row.val_accuracy is None else 'val'}"
                 + (f" (95 % interval {interval}, paired {paired}): {seen}." if seen else ".")
             )
     return sentences
@@ -175,11 +176,12 @@ def _mean_gain_sentences(rows: Sequence[ResultRow]) -> list[str]:
     for row in with_gain:
         if row.gain is not None:
             method = f", {format_method(row.kind, row.protocol)}" if several_methods else ""
+            part = "test" if row.val_accuracy is None else "val"
             images = f", {format_images(row.num_train, row.num_val, row.num_test)} images" if several_sizes else ""
             sentences.append(
                 f"{row.representation} on {row.dataset}{images}{method}{f' [{row.variant}]' if row.variant else ''}: "
                 f"{100 * row.gain:+.2f}{f' ± {100 * row.gain_std:.2f}' if row.gain_std is not None else ''} "
-                f"points over its best member on val ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
+                f"points over its best member on {part} ({row.num_seeds} seed{'s' if row.num_seeds > 1 else ''})."
             )
     return sentences
 
@@ -220,5 +222,5 @@ RESULT_COLUMNS: tuple[Column[ResultRow], ...] = (
     ),
     Column("kind/\nprotocol", lambda row: format_method(row.kind, row.protocol), is_name=True, shared=True),
     Column("seeds", lambda row: str(row.num_seeds)),
-    Column("test %: mean ± std,\n(95 %) of one seed", _mean_accuracy),
+    Column("test %: mean ± std,\n(95 %) of one seed", format_mean_accuracy),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from richrep.evaluation.record import BackboneFacts, Record
 
@@ -65,7 +65,16 @@ def _stored_as(record: Record) -> str:
 
 
 def _protocol_options(record: Record) -> dict[str, str]:
-    return {key: str(value) for key, value in sorted(record.protocol.items()) if key != "seed"}
+    """Every option of the protocol by its name, options inside options as "optimizer.momentum"."""
+    return {key: str(value) for key, value in sorted(_leaves(record.protocol)) if key != "seed"}
+
+
+def _leaves(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, "" if key == "options" else f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _short(fact: str) -> str:

@@ -105,10 +105,10 @@ def make_probe_table(records: Iterable[Record], *, failures: Mapping[str, str] |
         failures: representation -> reason, for those that were asked for and gave no record; each becomes an empty
             row and a note.
     """
-    failures = failures or {}
+    failures, records = failures or {}, list(records)
     rows = [_probe_row(record) for record in records] + [ProbeRow(representation=name) for name in failures]
     notes = [f"{name} was not measured: {reason}" for name, reason in failures.items()]
-    return ProbeTable(tuple(rows), tuple(notes))
+    return ProbeTable(tuple(rows), (*_warnings(records), *notes))
 
 
 def make_results_table(records: Iterable[Record]) -> ResultsTable:
@@ -119,21 +119,43 @@ def make_results_table(records: Iterable[Record]) -> ResultsTable:
     with all its options and kind agree. A seed measured more than once counts once, with its newest record; a note says
     how many were set aside.
     """
+    records = list(records)
+    seeds, told_apart, num_repeated = group_seeds(records)
+    rows = [make_result_row(group, variant) for group, variant in zip(seeds, told_apart, strict=True)]
+    rows.sort(key=lambda row: (row.dataset, row.kind, row.protocol, -(row.test_accuracy or 0.0), row.representation))
+    return ResultsTable(tuple(rows), (*_warnings(records), *repeated_note(num_repeated)))
+
+
+def group_seeds(records: Iterable[Record]) -> tuple[list[list[Record]], list[str], int]:
+    """Records that are seeds of one row, what tells each row from others of its label, and how many were set aside."""
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
         groups[identity(record)].append(record)
     seeds = [list({record.seed: record for record in group}.values()) for group in groups.values()]  # the newest wins
     num_repeated = sum(map(len, groups.values())) - sum(map(len, seeds))
-    told_apart = variants([group[0] for group in seeds])
-    rows = [_result_row(group, variant) for group, variant in zip(seeds, told_apart, strict=True)]
-    rows.sort(key=lambda row: (row.dataset, row.kind, row.protocol, -(row.test_accuracy or 0.0), row.representation))
+    return seeds, variants([group[0] for group in seeds]), num_repeated
+
+
+def repeated_note(num_repeated: int) -> list[str]:
+    """A sentence on records that were set aside, if there are any."""
     what = (
         "older record of a seed measured again was"
         if num_repeated == 1
         else "older records of seeds measured again were"
     )
-    notes = [f"{num_repeated} {what} left out."] if num_repeated else []
-    return ResultsTable(tuple(rows), tuple(notes))
+    return [f"{num_repeated} {what} left out."] if num_repeated else []
+
+
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """What a reader must know of the numbers: a protocol that chose on test; cells of a grid that diverged."""
+    on_test = [record for record in records if record.protocol.get("selected_on") == "test"]
+    notes = list(dict.fromkeys(f"{record.protocol_name}: {record.protocol.get('note')}" for record in on_test))
+    for record in records:
+        diverged = record.solver.get("diverged")
+        if isinstance(diverged, list) and diverged:
+            what = f"{record.representation}, {record.protocol_name}, seed {record.seed}"
+            notes.append(f"{what}: SGD diverged and was left out: {'; '.join(map(str, diverged))}.")
+    return notes
 
 
 def _probe_row(record: Record) -> ProbeRow:
@@ -174,10 +196,12 @@ def _probe_row(record: Record) -> ProbeRow:
 def _chosen(record: Record) -> str | None:
     """Hyper-parameters other than l2 and normalization; None when there are none."""
     others = {name: value for name, value in record.hyperparameters.items() if name not in ("l2", "normalization")}
-    return " ".join(f"{name}={value}" for name, value in others.items()) or None
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in others.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items()) or None
 
 
-def _result_row(group: Sequence[Record], variant: str) -> ResultRow:
+def make_result_row(group: Sequence[Record], variant: str) -> ResultRow:
+    """The row of records that differ in their seed alone."""
     group = sorted(group, key=lambda record: record.seed)
     first = group[0]
     val_mean, val_std = _mean_and_std([record.score("val", "accuracy") for record in group])

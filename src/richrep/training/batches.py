@@ -47,7 +47,8 @@ class ImageBatches:
         view: random crop and flip; None for the deterministic view.
         drop_last: leave out the short batch at the end of an epoch; there must be a whole one then.
         extra: tensors of N rows, given beside images and labels (outputs of teachers).
-        rank, num_processes: this process takes every `num_processes`-th image of a batch.
+        rank, num_processes: this process takes every `num_processes`-th image of a batch; all of them take a
+            whole batch that has fewer images than there are processes.
     """
 
     split: Split
@@ -84,7 +85,9 @@ class ImageBatches:
 
     def batch(self, step: int) -> Batch:
         """Images (B, 3, H, W), labels (B,) int64, and the rows of `extra`; this process's share."""
-        rows = self.rows(step)[self.rank :: self.num_processes]
+        rows = self.rows(step)
+        if len(rows) >= self.num_processes:
+            rows = rows[self.rank :: self.num_processes]
         epoch = step // self.steps_per_epoch
         pixels = torch.stack([torch.from_numpy(self._pixels(int(row), epoch)) for row in rows])
         labels = torch.from_numpy(self.split.labels[rows])
@@ -97,16 +100,25 @@ class ImageBatches:
         return self.view.apply(image, geometry, view_generator(seed=self.seed, draw=epoch, row=row)).copy()
 
 
-def read_ahead(batches: Batches, first: int, last: int) -> Iterator[Batch]:
-    """The batches of steps `first` to `last` - 1 in order, made in threads while the caller works on the one before."""
+def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Iterator[Batch]:
+    """The batches of steps `first` to `last` - 1 in order, made in threads while the caller works on the one before.
+
+    Args:
+        pin: put them in memory from which a CUDA device copies without waiting.
+    """
+
+    def make(step: int) -> Batch:
+        batch = batches.batch(step)
+        return tuple(values.pin_memory() for values in batch) if pin else batch
+
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="richrep-batch") as pool:
         waiting: list[Future[Batch]] = []
         try:
             for step in range(first, min(first + _AHEAD, last)):
-                waiting.append(pool.submit(batches.batch, step))
+                waiting.append(pool.submit(make, step))
             for step in range(first, last):
                 if step + _AHEAD < last:
-                    waiting.append(pool.submit(batches.batch, step + _AHEAD))
+                    waiting.append(pool.submit(make, step + _AHEAD))
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

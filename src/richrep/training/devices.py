@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, get_args
 
 import torch
 
-from richrep.errors import EngineError
+from richrep.errors import EngineError, RichrepError, unknown_name_message
+from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
 
 _MIXED: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_PATIENCE = timedelta(hours=12)  # of processes that wait for the first one's evaluation
 
 
 def make_accelerator(device: str | None, precision: Precision) -> Any:
@@ -25,19 +28,36 @@ def make_accelerator(device: str | None, precision: Precision) -> Any:
     Raises:
         EngineError: the device is not there, or cannot train in this precision.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState, PartialState
 
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise EngineError(f"Device {device!r} is not there: torch sees no CUDA device. Use --device cpu.")
-    if wanted.type == "cpu" and precision == "fp16":
-        raise EngineError("fp16 cannot train on the CPU. Use --precision bf16 or fp32.")
+    wanted = check_device(device, precision)
     if PartialState._shared_state and PartialState().num_processes == 1:
         # accelerate keeps device and precision for the life of the process; a second run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
     with _environment("ACCELERATE_TORCH_DEVICE", str(wanted) if wanted.index is not None else None):
-        return Accelerator(mixed_precision=_MIXED[precision], cpu=wanted.type == "cpu")
+        return Accelerator(
+            mixed_precision=_MIXED[precision],
+            cpu=wanted.type == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        )
+
+
+def check_device(device: str | None, precision: Precision) -> torch.device:
+    """The device that `device` names, tried out.
+
+    Raises:
+        EngineError: it is not there, or cannot train in this precision.
+    """
+    if precision not in get_args(Precision):
+        raise EngineError(unknown_name_message("precision", precision, get_args(Precision)))
+    try:
+        wanted = choose_device(device)
+    except RichrepError as error:
+        raise EngineError(str(error)) from error
+    if wanted.type == "cpu" and precision == "fp16":
+        raise EngineError("fp16 cannot train on the CPU. Use --precision bf16 or fp32.")
+    return wanted
 
 
 @contextmanager

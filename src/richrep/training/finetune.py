@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -16,18 +16,23 @@ from richrep.backbones.concat import concat
 from richrep.backbones.run_model import attach_head
 from richrep.data.augment import RandomView
 from richrep.data.split import Split
+from richrep.errors import RichrepError, unknown_name_message
 from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, ImageBatches
+from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
-from richrep.training.head_init import check_same_classes, make_head
-from richrep.training.loop import EarlyStop, LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
+from richrep.training.head_init import HEAD_INITS, check_same_classes, make_head
+from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.mix import MixOptions, mix_batch
 from richrep.training.norms import recompute_norm_statistics, set_training
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
 from richrep.training.parameter_groups import GroupOptions, make_parameter_groups
+from richrep.training.processes import rank_and_count
 from richrep.training.schedules import Schedule
+
+NormLayers: TypeAlias = Literal["train", "eval"]
 
 _CALIBRATION = 50  # batches that the statistics of norm layers are measured on, for schedule-free optimizers
 
@@ -47,6 +52,9 @@ class FinetuneOptions:
         accumulate: parts in which a batch goes through the network. clip_norm: largest norm of the gradient.
         early_stop: evaluations on val without a rise before training stops; None never.
         checkpoint_every: steps between two states on disk; they are also written at the ends of epochs.
+
+    Raises:
+        RichrepError: a number out of range, or an unknown name.
     """
 
     epochs: int = 20
@@ -58,13 +66,33 @@ class FinetuneOptions:
     view: RandomView | None = field(default_factory=RandomView)
     label_smoothing: float = 0.0
     mix: MixOptions = field(default_factory=MixOptions)
-    norm_layers: Literal["train", "eval"] = "train"
+    norm_layers: NormLayers = "train"
     freeze_trunk: bool = False
     ema_decay: float | None = None
     accumulate: int = 1
     clip_norm: float | None = None
     early_stop: int | None = None
     checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "early_stop", "checkpoint_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise RichrepError(f"{name} must be at least 1, got {value}.")
+        if self.head_init not in HEAD_INITS:
+            raise RichrepError(unknown_name_message("head init", self.head_init, HEAD_INITS))
+        if self.norm_layers not in get_args(NormLayers):
+            raise RichrepError(unknown_name_message("mode of norm layers", self.norm_layers, get_args(NormLayers)))
+        if not 0 <= self.label_smoothing < 1:
+            raise RichrepError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise RichrepError(f"clip_norm must be a number > 0, got {self.clip_norm}. Leave it out for no limit.")
+        if self.ema_decay is not None:
+            EmaOptions(self.ema_decay)  # refuses what is no decay
+        if self.schedule.warmup_epochs > self.epochs:
+            raise RichrepError(
+                f"The warm-up lasts {self.schedule.warmup_epochs:g} epochs, training {self.epochs}. Shorten the "
+                "warm-up or train longer."
+            )
 
 
 class FinetuneObjective(nn.Module):
@@ -168,7 +196,9 @@ def finetune(
         options=options.groups,
     )
     optimizer = make_optimizer(groups, options.optimizer)
-    source = ImageBatches(split, backbone.preprocessing, options.batch_size, seed=seed, view=options.view)
+    whole = ImageBatches(split, backbone.preprocessing, options.batch_size, seed=seed, view=options.view)
+    rank, num_processes = rank_and_count()
+    source = replace(whole, rank=rank, num_processes=num_processes)
 
     def mix(batch: Batch, step: int) -> Batch:
         images, labels = batch
@@ -184,7 +214,7 @@ def finetune(
 
     def calibrate() -> None:
         device = next(objective.parameters()).device
-        some = (source.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
+        some = (whole.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
         recompute_norm_statistics(nn.Sequential(objective.trunk, objective.head), some)
 
     total = num_steps if num_steps is not None else options.epochs * source.steps_per_epoch

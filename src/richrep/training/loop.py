@@ -10,21 +10,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from richrep.errors import DivergedError, RichrepError
+from richrep.errors import CheckpointError, DivergedError
 from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, Batches, read_ahead
 from richrep.training.devices import make_accelerator
+from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions, make_ema
+from richrep.training.gradient import BatchGradient
 from richrep.training.optimizers import evaluation_point, is_schedule_free
+from richrep.training.processes import on_main
 from richrep.training.schedules import Schedule, set_learning_rates
 from richrep.training.state import TrainingState, load_state, save_state
 
@@ -35,26 +37,21 @@ _CHECK_EVERY = 20  # steps between two looks at the loss on an accelerator, each
 
 
 @dataclass(frozen=True)
-class EarlyStop:
-    """Stop when `metric` on val has not risen for `patience` evaluations, and keep the weights of the best one."""
-
-    patience: int
-    metric: str = "accuracy"
-
-
-@dataclass(frozen=True)
 class TrainingProgress:
     """What a callback hears after every step.
 
     Attributes:
-        step: steps taken, of num_steps; loss: of a recent step; scores: of the last evaluation.
+        step: steps taken, of num_steps; loss: of this step, NaN on an accelerator where nobody looked.
+        lr: the largest of this step. scores: of the last evaluation; is_new: they are of this step.
         seconds_left: None until there is something to go by.
     """
 
     step: int
     num_steps: int
     loss: float
+    lr: float
     scores: dict[str, float]
+    is_new: bool
     images_per_s: float
     seconds_left: float | None
 
@@ -159,30 +156,24 @@ def train(
     return run.result()
 
 
+@dataclass
 class _Run:
     """One call of `train`."""
 
-    def __init__(
-        self,
-        objective: nn.Module,
-        batches: Batches,
-        optimizer: torch.optim.Optimizer,
-        options: LoopOptions,
-        schedule: Schedule,
-        train_mode: Callable[[nn.Module], Any],
-        on_gradient: Callable[[], None] | None,
-        after_step: Callable[[], None] | None,
-        transform: Callable[[Batch, int], Batch],
-        ema: EmaOptions | None,
-        calibrate: Callable[[], None] | None,
-        evaluate: Callable[[], dict[str, float]] | None,
-    ) -> None:
-        self.objective, self.batches, self.optimizer, self.options = objective, batches, optimizer, options
-        self.schedule, self.train_mode = schedule, train_mode
-        self.on_gradient, self.after_step = on_gradient, after_step
-        self.transform, self.ema_options, self.calibrate, self.evaluate = transform, ema, calibrate, evaluate
-        self.state = TrainingState(parts=options.accumulate)
-        self.open_losses: list[torch.Tensor] = []
+    objective: nn.Module
+    batches: Batches
+    optimizer: torch.optim.Optimizer
+    options: LoopOptions
+    schedule: Schedule
+    train_mode: Callable[[nn.Module], Any]
+    on_gradient: Callable[[], None] | None
+    after_step: Callable[[], None] | None
+    transform: Callable[[Batch, int], Batch]
+    ema_options: EmaOptions | None
+    calibrate: Callable[[], None] | None
+    evaluate: Callable[[], dict[str, float]] | None
+    state: TrainingState = field(default_factory=TrainingState)
+    open_losses: list[torch.Tensor] = field(default_factory=list)
 
     @contextmanager
     def ready(self, state_path: Path | None) -> Iterator[None]:
@@ -190,17 +181,17 @@ class _Run:
         self.accelerator = make_accelerator(self.options.device, self.options.precision)
         device = self.accelerator.device
         self.objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        wrapped, prepared = self.accelerator.prepare(self.objective, self.optimizer)
-        self.network, self.stepper = wrapped, prepared
+        network, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
+        self.gradient = BatchGradient(self.accelerator, network, self.options.seed, self.options.accumulate)
         self.ema = make_ema(self.objective, self.ema_options) if self.ema_options is not None else None
-        if state_path is not None and (found := load_state(state_path)) is not None:
-            self._restore(found)
+        if state_path is not None:
+            self._go_on(state_path)
         cuda = [device] if device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda):
                 yield
         finally:
-            self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
             self.objective.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def go(self, state_path: Path | None, on_progress: Callable[[TrainingProgress], None] | None) -> None:
@@ -208,51 +199,42 @@ class _Run:
         first, last = self.state.step, self.options.num_steps
         self._train_mode()
         start, elapsed_before = time.perf_counter(), self.state.elapsed_s
-        source = read_ahead(self.batches, first, last)
+        source = read_ahead(self.batches, first, last, pin=self.accelerator.device.type == "cuda")
         while self.state.step < last and not self._should_stop():
             self._step(next(source))
             self.state.elapsed_s = elapsed_before + time.perf_counter() - start
-            if self._is_end("epoch"):
-                self._close_losses()
-            if self._is_end("evaluation"):
-                self._evaluate()
-            if state_path is not None and (self._is_end("epoch") or self._is_end("checkpoint")):
-                self._save(state_path)
-            if on_progress is not None:
+            self._look(state_path)
+            if on_progress is not None and self.accelerator.is_main_process:
                 on_progress(self._progress(first, time.perf_counter() - start))
         source.close()  # type: ignore[attr-defined]
         self._close_losses()
         self._finish()
 
+    def _look(self, state_path: Path | None) -> None:
+        """What is due after the step just taken: a check of the loss, an evaluation, a state on disk."""
+        due = {of for of in ("epoch", "evaluation", "checkpoint") if self._is_end(of)}
+        if due and self.open_losses:  # before a network that diverged is evaluated or kept
+            self._check_finite(torch.stack(self.open_losses).sum(), self.state.step - 1)
+        if "epoch" in due:
+            self._close_losses()
+        if "evaluation" in due:
+            self._evaluate()
+        if state_path is not None and due & {"epoch", "checkpoint"}:
+            self._save(state_path)
+
     def _step(self, batch: Batch) -> None:
-        """One step of the optimizer on one batch; in more parts when it does not fit into memory."""
+        """One step of the optimizer on one batch."""
         step = self.state.step
         batch = tuple(values.to(self.accelerator.device, non_blocking=True) for values in batch)
-        batch = self.transform(batch, step)
-        set_learning_rates(
-            self.optimizer,
-            self.schedule,
-            step,
-            steps_per_epoch=self.batches.steps_per_epoch,
-            num_steps=self.options.num_steps,
-        )
-        while True:
-            self.stepper.zero_grad(set_to_none=True)
-            self._seed(step)
-            try:
-                loss = self._loss_and_gradient(batch)
-                break
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-            self._halve(len(batch[0]))
+        self._set_learning_rates(step)
+        loss = self.gradient.compute(self.transform(batch, step), step)
         self.open_losses.append(loss)
-        if self.accelerator.device.type == "cpu" or step % _CHECK_EVERY == 0 or step + 1 == self.options.num_steps:
+        if self.accelerator.device.type == "cpu" or step % _CHECK_EVERY == 0:
             self._check_finite(loss, step)
         if self.on_gradient is not None:
             self.on_gradient()
         if self.options.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
+            self.accelerator.clip_grad_norm_(self.gradient.network.parameters(), self.options.clip_norm)
         self.stepper.step()
         if self.after_step is not None:
             self.after_step()
@@ -260,48 +242,17 @@ class _Run:
         if self.ema is not None:
             self.ema.update(self.objective, step=self.state.step)
 
-    def _loss_and_gradient(self, batch: Batch) -> torch.Tensor:
-        """Mean loss over the batch, detached; its gradient is left in the parameters."""
-        size = len(batch[0])
-        part_size = math.ceil(size / min(self.state.parts, size))
-        total = torch.zeros((), device=self.accelerator.device)
-        for start in range(0, size, part_size):
-            part = tuple(values[start : start + part_size] for values in batch)
-            is_last = start + part_size >= size
-            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
-                loss = self.network(*part) * (len(part[0]) / size)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
-
-    def _halve(self, size: int) -> None:
-        if self.state.parts >= size:
-            raise RichrepError(
-                "Training does not fit into memory, not even one image at a time. Use a smaller network or image size, "
-                "--precision bf16, or another device."
-            )
-        self.state.parts *= 2
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning(
-            "Out of memory: a batch of %d images now goes through the network in %d parts, whose gradients are added. "
-            "Batch normalisation sees one part at a time.",
-            size,
-            self.state.parts,
-        )
+    def _set_learning_rates(self, step: int) -> None:
+        epoch, total = self.batches.steps_per_epoch, self.options.num_steps
+        set_learning_rates(self.optimizer, self.schedule, step, steps_per_epoch=epoch, num_steps=total)
 
     def _check_finite(self, loss: torch.Tensor, step: int) -> None:
-        value = float(self.accelerator.reduce(loss, reduction="mean"))
+        value = float(loss)
         if not math.isfinite(value):
             lr = max(group["lr"] for group in self.optimizer.param_groups)
             raise DivergedError(
                 f"The loss is {value} at step {step}: training diverged. Lower the learning rate, here {lr:g}."
             )
-
-    def _seed(self, step: int) -> None:
-        """Every random draw of a step (dropout, stochastic depth) depends on seed, step and process alone."""
-        entropy = [self.options.seed, step, self.accelerator.process_index]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def _train_mode(self) -> None:
         self.train_mode(self.objective)
@@ -324,26 +275,18 @@ class _Run:
         if self.evaluate is None:
             return
         with self._eval_point():
-            if self.accelerator.is_main_process:
-                scores = {"step": float(self.state.step), **self.evaluate()}
-                self.state.evaluations.append(scores)
-                if self._best_step() == self.state.step:
-                    self.state.best = _copy(self.objective)
-            self.accelerator.wait_for_everyone()
+            self.state.evaluations.append({"step": float(self.state.step), **on_main(self.evaluate)})
+            if self._best_step() == self.state.step:
+                self.state.best = _copy(self.objective)
 
     def _best_step(self) -> int | None:
-        """Step of the best evaluation, the first of equal ones; None without early stopping."""
+        """Step of the best evaluation; None without early stopping."""
         stop = self.options.early_stop
-        if stop is None or not self.state.evaluations:
-            return None
-        return int(max(self.state.evaluations, key=lambda scores: scores[stop.metric])["step"])
+        return None if stop is None else stop.best_step(self.state.evaluations)
 
     def _should_stop(self) -> bool:
-        """Whether val has not risen for as long as early stopping waits."""
-        best, stop = self._best_step(), self.options.early_stop
-        if best is None or stop is None:
-            return False
-        return sum(scores["step"] > best for scores in self.state.evaluations) >= stop.patience
+        stop = self.options.early_stop
+        return stop is not None and stop.is_over(self.state.evaluations)
 
     def _is_end(self, of: str) -> bool:
         """Whether the step just taken ends an epoch, or the interval of evaluations or states."""
@@ -373,11 +316,23 @@ class _Run:
         self.state.optimizer = self.optimizer.state_dict()
         self.state.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         self.state.ema = self.ema.state_dict() if self.ema is not None else None
+        self.state.parts = self.gradient.parts
         self.state.open_losses = [float(loss) for loss in self.open_losses]
         save_state(self.state, path)
 
+    def _go_on(self, path: Path) -> None:
+        """Takes over the state on disk, if there is one; all processes the same."""
+        found = load_state(path)
+        step = found.step if found is not None else 0
+        if on_main(lambda: step) != step:
+            raise CheckpointError(
+                f"Not all processes see the same state in {path}. Give a folder they share with --out."
+            )
+        if found is not None:
+            self._restore(found)
+
     def _restore(self, state: TrainingState) -> None:
-        self.state = state
+        self.state, self.gradient.parts = state, state.parts
         if state.objective is not None and state.optimizer is not None:
             self.objective.load_state_dict(state.objective)
             self.optimizer.load_state_dict(state.optimizer)
@@ -398,7 +353,9 @@ class _Run:
             step=step,
             num_steps=last,
             loss=float(loss) if self.accelerator.device.type == "cpu" or step % _CHECK_EVERY == 0 else math.nan,
+            lr=max(group["lr"] for group in self.optimizer.param_groups),
             scores={name: value for name, value in scores.items() if name != "step"},
+            is_new=scores.get("step") == step,
             images_per_s=rate * images,
             seconds_left=(last - step) / rate if rate > 0 else None,
         )
@@ -411,15 +368,10 @@ class _Run:
             best_step=self._best_step() if state.best is not None else None,
             losses=state.losses,
             evaluations=state.evaluations,
-            parts=state.parts,
+            parts=self.gradient.parts,
             elapsed_s=state.elapsed_s,
         )
 
 
 def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch's own error of accelerators, or the words of its allocator on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

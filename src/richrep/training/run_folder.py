@@ -15,6 +15,7 @@ import yaml
 from richrep.errors import RichrepError, RunBusyError
 from richrep.features.entry_lock import try_alone
 from richrep.paths import write_whole
+from richrep.training.processes import is_main, on_main
 
 _OPTIONS = "options.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
@@ -54,21 +55,25 @@ class RunFolder:
     def read_done(self, cell: str) -> dict[str, Any] | None:
         """What `write_done` was given for this training; None before that."""
         path = self.path / "states" / f"{cell}.yaml"
-        return _read_yaml(path) if path.exists() else None
+        return on_main(lambda: _read_yaml(path) if path.exists() else None)
 
     def write_done(self, cell: str, facts: Mapping[str, Any]) -> None:
         """Marks one training of the run as finished, with what came of it."""
-        write_whole(self.path / "states" / f"{cell}.yaml", yaml.safe_dump(dict(facts), sort_keys=False))
+        text = yaml.safe_dump(dict(facts), sort_keys=False)
+        on_main(lambda: write_whole(self.path / "states" / f"{cell}.yaml", text))
 
     def drop_states(self) -> None:
         """Removes the training states, which a finished run does not need; what came of each stays."""
-        for path in (self.path / "states").glob("*.pt"):
-            path.unlink(missing_ok=True)
+        if is_main():
+            for path in (self.path / "states").glob("*.pt"):
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def open_run(out: Path | str, name: str, options: Mapping[str, Any], *, restart: bool = False) -> Iterator[RunFolder]:
     """The run `name` below `out`, new or begun earlier with the same options; held alone meanwhile.
+
+    Of several processes that train together, the first holds it for all.
 
     Args:
         options: all that the result depends on, as plain data.
@@ -79,11 +84,17 @@ def open_run(out: Path | str, name: str, options: Mapping[str, Any], *, restart:
             listed), or a folder that cannot be written.
         RunBusyError: another process is at work on it.
     """
+    with contextlib.ExitStack() as stack:
+        yield on_main(lambda: stack.enter_context(_open(Path(out), name, _plain(options), restart=restart)))
+
+
+@contextlib.contextmanager
+def _open(out: Path, name: str, options: dict[str, Any], *, restart: bool) -> Iterator[RunFolder]:
     if not _NAME.fullmatch(name):
         raise RichrepError(
             f"A run cannot be called {name!r}: letters, digits, dots, dashes and underscores are possible. Use --name."
         )
-    path = Path(out).expanduser() / name
+    path = out.expanduser() / name
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,14 +106,22 @@ def open_run(out: Path | str, name: str, options: Mapping[str, Any], *, restart:
             for part in ("states", "model", "selected"):
                 shutil.rmtree(path / part, ignore_errors=True)
             (path / _OPTIONS).unlink(missing_ok=True)
-        _check_options(path, name, _plain(options))
+        _check_options(path, name, options)
+        _drop_unfinished(path)
         yield RunFolder(path)
 
 
+def _drop_unfinished(path: Path) -> None:
+    """Removes what a killed process was writing; nobody else writes here now."""
+    for part in [*path.glob(".model.*.tmp"), *(path / "states").glob(".*.tmp")]:
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def _check_options(path: Path, name: str, options: dict[str, Any]) -> None:
-    """Writes the options of a new run; refuses others than those of the run that is there."""
+    """Writes the options of a run that has trained nothing yet; refuses others than those of the run that is there."""
     file = path / _OPTIONS
-    if not file.exists():
+    begun = any((path / part).exists() for part in ("states", "model"))
+    if not (file.exists() and begun):
         write_whole(file, yaml.safe_dump(options, sort_keys=False))
         return
     before = _read_yaml(file)

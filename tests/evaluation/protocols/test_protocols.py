@@ -23,7 +23,15 @@ BLOCKS = (Block("left", 0, 32), Block("right", 32, 64))
 SMALLER = {  # fewer candidates, where all would take seconds
     "logistic": {"cs": (1e-2, 1.0)},
     "cosine": {"temperatures": (0.1, 0.3)},
+    "rrl-linear": {"batch_size": 20, "weight_decays": (1e-4, 1e-2)},  # steps enough for 200 images
+    "sparse-linear": {"batch_size": 20, "lrs": (0.1,), "epochs": 60, "milestones": (20, 40)},
+    "trex-sgd": {"trials": 3, "batch_size": 50, "epochs": 40},
+    "trex-lbfgs": {"trials": 3},
+    "legacy-trex-sgd": {"trials": 3, "batch_size": 50, "epochs": 40},
+    "legacy-trex-lbfgs": {"trials": 3},
 }
+PAPERS = {"rrl-linear": "none", "sparse-linear": "none", "trex-sgd": "l2", "trex-lbfgs": "none"}  # one normalisation
+PAPERS |= {"legacy-trex-sgd": "l2", "legacy-trex-lbfgs": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +67,15 @@ def test_the_choice_is_what_refitting_on_train_alone_scores_on_val(protocol, dig
 def test_the_refit_is_the_head_with_the_chosen_hyperparameters(protocol, digits, rows) -> None:
     choice = protocol.select(digits, *rows)
     refitted = protocol.refit(digits, choice)
-    alone = HEADS[protocol.name](**choice.hyperparameters, blocks=[(0, 32), (32, 64)])
+    options = dict(choice.hyperparameters)
+    if "c" in options:
+        options["l2"] = 1 / (300 * options.pop("c"))
+    kind = "sgd" if "lr" in options else "logistic" if "l2" in options and protocol.name in PAPERS else protocol.name
+    if kind == "sgd":  # these have options of their own, which the protocol holds, not the choice
+        options = refitted.get_params() | options
+    alone = HEADS[kind](**options | {"blocks": [(0, 32), (32, 64)]})
     alone.fit(digits.features, digits.labels, num_classes=10)
-    assert type(refitted) is HEADS[protocol.name]
+    assert type(refitted) is HEADS[kind]
     torch.testing.assert_close(
         refitted.logits(digits.features).softmax(1), alone.logits(digits.features).softmax(1), rtol=0, atol=2e-2
     )
@@ -80,6 +94,10 @@ def test_what_is_chosen_is_one_of_what_is_tried(protocol, digits, rows) -> None:
         assert any(np.isclose(head.l2, chosen["l2"]) for head in heads)
         del chosen["l2"]
     for name, value in chosen.items():
+        if f"{name}_range" in options:
+            low, high = options[f"{name}_range"]
+            assert low <= value <= high
+            continue
         assert value in next(values for option, values in options.items() if option.rstrip("s") == name)
 
 
@@ -116,7 +134,8 @@ def test_no_candidates_are_refused(protocol, digits, rows) -> None:
 def test_a_protocol_is_named_as_registered_and_states_every_option(protocol) -> None:
     assert PROTOCOLS[protocol.name]().name == protocol.name
     assert protocol.val_fraction == 0.2
-    assert protocol.normalizations == DEFAULT_NORMALIZATIONS
+    paper = PAPERS.get(protocol.name)
+    assert protocol.normalizations == ((paper,) if paper else DEFAULT_NORMALIZATIONS)
     assert set(asdict(protocol)) == {field.name for field in fields(protocol)}
     assert not any("test" in name for name in inspect.signature(protocol.select).parameters)
 
@@ -147,7 +166,8 @@ def stored_and_held(tmp_path) -> tuple[FeatureSet, FeatureSet]:
 
 
 @pytest.mark.parametrize("num_train", [200, 40])  # by columns, and by samples where the head knows both
-@pytest.mark.parametrize("name", [name for name in WHOLE if name != "logistic"])  # that one in test_selection.py
+# logistic in test_selection.py; legacy ones as their namesakes
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "logistic" and "legacy" not in name])
 def test_streamed_from_files_with_little_memory_is_the_same(stored_and_held, rows, name, num_train) -> None:
     options = {"temperatures": (0.2,)} if name == "knn" else SMALLER.get(name, {})  # 1/T multiplies float32's rounding
     protocol = PROTOCOLS[name](normalizations=("standard", "block-l2", "pca:10"), **options)
@@ -158,8 +178,9 @@ def test_streamed_from_files_with_little_memory_is_the_same(stored_and_held, row
         found.append((choice, head.logits(features.features)))
     (streamed, its_logits), (kept, logits) = found
     assert streamed.hyperparameters == pytest.approx(kept.hyperparameters)
+    atol = 5e-3 if name == "trex-lbfgs" else 1e-6  # an optimiser that stops near the minimum, from another side
     for one, other in ((streamed.val_logits, kept.val_logits), (its_logits, logits)):
-        torch.testing.assert_close(one.softmax(1), other.softmax(1), rtol=0, atol=1e-6)
+        torch.testing.assert_close(one.softmax(1), other.softmax(1), rtol=0, atol=atol)
     if name in ("prototypes", "cosine"):
         assert (streamed.solver["samples"], kept.solver["samples"]) == ("streamed", "kept")
 

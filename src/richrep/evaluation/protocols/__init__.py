@@ -1,18 +1,28 @@
-"""Protocols: which head is tuned how, one file each. PROTOCOLS is the registry; `--protocol NAME` names a member."""
+"""Protocols: which head is tuned how, one file each. `--protocol NAME` names a member of one of two registries.
+
+PROTOCOLS select on val. LEGACY_TEST_SELECTION holds their twins that select on test as the papers did, and is a
+registry of its own, so that no code that runs over PROTOCOLS meets one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.protocols.cosine import CosineProtocol
 from richrep.evaluation.protocols.knn import KnnProtocol
 from richrep.evaluation.protocols.kshot import KShotProtocol
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection, twins
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.protocols.prototypes import PrototypesProtocol
 from richrep.evaluation.protocols.ridge import RidgeProtocol
+from richrep.evaluation.protocols.rrl_linear import rrl_linear
+from richrep.evaluation.protocols.sparse_linear import sparse_linear
+from richrep.evaluation.protocols.trex_lbfgs import TrexLbfgsProtocol, legacy_trex_lbfgs
+from richrep.evaluation.protocols.trex_sgd import TrexSgdProtocol, legacy_trex_sgd
 from richrep.evaluation.protocols.vtab1k import Vtab1kProtocol
 
 # A name that ends in ":N" is written with a number there, and is the member's own name then: "kshot:5".
@@ -22,10 +32,26 @@ PROTOCOLS: dict[str, Callable[..., ProbeProtocol]] = {
     "knn": KnnProtocol,
     "prototypes": PrototypesProtocol,
     "cosine": CosineProtocol,
+    "rrl-linear": rrl_linear,
+    "sparse-linear": sparse_linear,
+    "trex-sgd": TrexSgdProtocol,
+    "trex-lbfgs": TrexLbfgsProtocol,
+    "legacy-trex-sgd": legacy_trex_sgd,
+    "legacy-trex-lbfgs": legacy_trex_lbfgs,
     "vtab1k": Vtab1kProtocol,
     "kshot:N": KShotProtocol,
     "kshot-whole-val:N": KShotProtocol,
 }
+
+LEGACY_TEST_SELECTION: dict[str, Callable[..., LegacyTestSelection]] = twins(
+    {
+        "logistic": LogisticProtocol,
+        "rrl-linear": partial(rrl_linear, epoch="best"),  # "Best Acc@1 so far" is the highest of all epochs
+        "sparse-linear": partial(sparse_linear, epoch="best"),  # best checkpoint = highest test top-1
+        "trex-sgd": TrexSgdProtocol,  # its papers' epoch is the last, and so is its twin's
+        "trex-lbfgs": TrexLbfgsProtocol,
+    }
+)
 
 
 def make_protocol(name: str, **options: Any) -> ProbeProtocol:

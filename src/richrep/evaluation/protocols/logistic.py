@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from richrep.evaluation.protocols.protocol import Choice, spans
 from richrep.evaluation.selection import DEFAULT_CS, select_logistic
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.features.rows import as_rows
 from richrep.heads.logistic import LogisticHead
 
 
@@ -41,6 +43,14 @@ class LogisticProtocol:
         )
         chosen = {"l2": found.best.l2, "normalization": found.best.normalization}
         return Choice(chosen, found.val_logits, near=found.linear, solver=found.solver)
+
+    def choose(self, train: FeatureSet, val: FeatureSet, *, memory: MemoryBudget = FRUGAL) -> Choice:
+        """The same, of a set to fit on and a set to score, which are copied into one."""
+        features = torch.cat([as_rows(part.features).joined() for part in (train, val)])
+        labels = torch.cat([train.labels, val.labels])
+        both = FeatureSet(features, labels, train.num_classes, train.blocks, key=f"{train.key}+{val.key}")
+        rows = np.arange(len(both))
+        return self.select(both, rows[: len(train)], rows[len(train) :], memory=memory)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> LogisticHead:
         """Fitted on all rows, from where the selected head was."""

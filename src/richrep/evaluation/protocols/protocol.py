@@ -86,16 +86,42 @@ def best_on_val(candidates: Iterable[Choice], labels: torch.Tensor) -> Choice:
     Args:
         labels: (N_val,) of the same rows as the logits (N_val, K).
     """
-    best: Choice | None = None
-    best_score = (-np.inf, -np.inf)
+    contest = Contest(labels)
     for candidate in candidates:
-        logits = candidate.val_logits
+        contest.offer(candidate)
+    return contest.winner()
+
+
+class Contest:
+    """Candidates as they come, of which the best on val alone is kept; ties as in `best_on_val`.
+
+    Args:
+        labels: (N_val,) of the same rows as the logits (N_val, K).
+    """
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self._labels = labels
+        self._best: Choice | None = None
+        self._best_score = (-np.inf, -np.inf)
+
+    def offer(self, candidate: Choice) -> float:
+        """Keeps the candidate if it is better than all before; its val accuracy."""
+        logits, labels = candidate.val_logits, self._labels
         score = (accuracy(preds=logits.argmax(1), labels=labels), -nll(logits=logits, labels=labels))
-        if score > best_score:
-            best, best_score = candidate, score
-    if best is None:
-        raise ValueError("selection needs at least one candidate, got none. Give every option at least one value.")
-    return best
+        if score > self._best_score:
+            self._best, self._best_score = candidate, score
+        return score[0]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was offered."""
+        return self._best is None
+
+    def winner(self) -> Choice:
+        """The best of those offered; ValueError when there was none."""
+        if self._best is None:
+            raise ValueError("selection needs at least one candidate, got none. Give every option at least one value.")
+        return self._best
 
 
 def select_by_grid(

@@ -10,25 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.run_model import add_records, read_run_model, save_run_model
+from richrep.backbones.run_model import add_records, check_can_be_kept, read_run_model, save_run_model
 from richrep.data.split import Dataset, carve_val
-from richrep.errors import DatasetError
+from richrep.errors import DatasetError, DivergedError
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
-from richrep.evaluation.task import Task, load_members, make_task
+from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
+from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned, FinetuneOptions
 from richrep.training.finetune import finetune as train_backbones
+from richrep.training.processes import on_main
 from richrep.training.run_folder import RunFolder, open_run
 
 
@@ -65,6 +68,7 @@ def finetune(
     keep_selected: bool = False,
     where: Where | None = None,
     on_record: Callable[[Record], None] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> list[Record]:
     """Test scores of every backbone fine-tuned alone, or with `joint` of all together under one head (init-cat).
 
@@ -78,26 +82,41 @@ def finetune(
         keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
             chooses on val later. With several cells it is there and is always kept; with one it is a training more.
         on_record: called with each record as soon as it is measured and saved.
+        on_failure: called with representation and reason when training diverges, and the others go on; without it, or
+            when there are no others, it is an error.
 
     Raises:
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
         DivergedError: no learning rate gave a finite loss.
     """
     where = where or Where()
+    make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)
+    check_can_be_kept(members)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
+    protocol.cells(task.dataset.name)  # refuses numbers out of range before anything is trained
     groups = [members] if joint else [[member] for member in members]
     records = []
     for number, group in enumerate(groups):
         name = run_name(
             method_of(group), group, task, protocol.name, seed, where.name, number if len(groups) > 1 else None
         )
-        records.append(
-            finetune_run(group, task, protocol, seed=seed, where=where, name=name, keep_selected=keep_selected)
-        )
+        try:
+            record = finetune_run(group, task, protocol, seed=seed, where=where, name=name, keep_selected=keep_selected)
+        except DivergedError as error:
+            if on_failure is None or len(groups) == 1:
+                raise
+            on_failure(representation_of(group), str(error))
+            continue
+        records.append(record)
         if on_record is not None:
-            on_record(records[-1])
+            on_record(record)
     return records
+
+
+def representation_of(members: Sequence[Backbone]) -> str:
+    """Name of the result for tables: "finetune(resnet20)", "init-cat(resnet20+resnet32)"."""
+    return f"{method_of(members)}({'+'.join(member.name for member in members)})"
 
 
 def finetune_run(
@@ -111,11 +130,10 @@ def finetune_run(
     keep_selected: bool = False,
 ) -> Record:
     """The record of one run: `members` fine-tuned together; arguments as of `finetune`, `name` is the run's."""
-    method = method_of(members)
     options = finetune_run_options(members, task, protocol, seed=seed, precision=where.precision)
     with open_run(where.out, name, options, restart=where.restart) as folder:
         job = _Job(members, task, protocol, seed, where, folder, keep_selected=keep_selected)
-        if folder.model.exists() and (found := finished_record(folder, where.out)) is not None:
+        if (found := on_main(lambda: finished_record(folder, where.out))) is not None:
             if keep_selected:
                 job.keep_selected(job.choose())
                 folder.drop_states()
@@ -126,46 +144,7 @@ def finetune_run(
         select_s = time.perf_counter() - start
         made = job.train_chosen(chosen)
         fit_s = time.perf_counter() - start - select_s
-        save_run_model(
-            folder.model,
-            made.members,
-            made.head,
-            method=method,
-            dataset=task.dataset.name,
-            class_names=task.test.class_names,
-            note=f"{protocol.name}, {made.result.steps} steps, seed {seed}",
-        )
-        model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
-        logits, labels = own_logits(model, task.test, device=where.device)
-        options_used = job.cells[chosen.index]
-        record = Record(
-            kind=method,
-            representation=f"{method}({'+'.join(member.name for member in members)})",
-            backbones=tuple(backbone_facts(member, member.name) for member in members),
-            feature_dim=sum(member.feature_dim for member in members),
-            protocol={**asdict(protocol), "name": protocol.name},
-            hyperparameters={
-                "lr": options_used.optimizer.lr,
-                "weight_decay": options_used.optimizer.weight_decay,
-                "steps": made.result.steps,
-            },
-            solver={"tried": chosen.tried, "parts": made.result.parts, "run": name},
-            metrics={
-                "val": {key: value for key, value in chosen.scores.items() if key != "step"},
-                "test": score(logits, labels, task.test.num_classes),
-            },
-            elapsed_s={
-                "select": round(select_s, 3),
-                "fit": round(fit_s, 3),
-                "total": round(time.perf_counter() - start, 3),
-            },
-            dataset=plain_dataset_facts(task.dataset, task.trainval, task.test, job.sizes, job.val_note),
-            seed=seed,
-            precision=where.precision,
-            environment=describe_environment(str(choose_device(where.device))),
-        )
-        save_record(record, where.out)
-        add_records(folder.model, [record.id])
+        record = on_main(lambda: job.keep(made, chosen, {"select": select_s, "fit": fit_s}))
         folder.drop_states()
         return record
 
@@ -209,9 +188,12 @@ class _Job:
 
         Without refit the model of the run is that network.
         """
-        if not self.keeps_selected or self.folder.selected.exists():
+        if not self.keeps_selected or on_main(self.folder.selected.exists):
             return
         made = self._train_cell(chosen.index)
+        on_main(lambda: self._save_selected(made))
+
+    def _save_selected(self, made: Finetuned) -> None:
         save_run_model(
             self.folder.selected,
             made.members,
@@ -231,6 +213,51 @@ class _Job:
             epoch = -(-len(self.train) // self.cells[chosen.index].batch_size)
             steps = round(chosen.steps / epoch * -(-len(self.task.trainval) // self.cells[chosen.index].batch_size))
         return self._train(chosen.index, "final", on_val=False, num_steps=steps)
+
+    def keep(self, made: Finetuned, chosen: ChosenCell, elapsed_s: dict[str, float]) -> Record:
+        """Saves the model as the run's, scores it on test, and saves the record."""
+        start, task = time.perf_counter(), self.task
+        save_run_model(
+            self.folder.model,
+            made.members,
+            made.head,
+            method=method_of(self.members),
+            dataset=task.dataset.name,
+            class_names=task.test.class_names,
+            note=f"{self.protocol.name}, {made.result.steps} steps, seed {self.seed}",
+        )
+        model = load_backbone(f"run:{self.folder.path}")  # what is scored is what was kept
+        logits, labels = own_logits(model, task.test, device=self.where.device)
+        total = sum(elapsed_s.values()) + time.perf_counter() - start
+        record = Record(
+            kind=method_of(self.members),
+            representation=representation_of(self.members),
+            backbones=tuple(backbone_facts(member, member.name) for member in self.members),
+            feature_dim=sum(member.feature_dim for member in self.members),
+            protocol={**asdict(self.protocol), "name": self.protocol.name},
+            hyperparameters=self._chosen_facts(chosen, made),
+            solver={"tried": chosen.tried, "parts": made.result.parts, "run": self.folder.name},
+            metrics={
+                "val": {key: value for key, value in chosen.scores.items() if key != "step"},
+                "test": score(logits, labels, task.test.num_classes),
+            },
+            elapsed_s={step: round(seconds, 3) for step, seconds in (*elapsed_s.items(), ("total", total))},
+            dataset=plain_dataset_facts(task.dataset, task.trainval, task.test, self.sizes, self.val_note),
+            seed=self.seed,
+            precision=self.where.precision,
+            environment=describe_environment(str(choose_device(self.where.device))),
+        )
+        save_record(record, self.where.out)
+        add_records(self.folder.model, [record.id])
+        return record
+
+    def _chosen_facts(self, chosen: ChosenCell, made: Finetuned) -> dict[str, JsonValue]:
+        optimizer = self.cells[chosen.index].optimizer
+        return {
+            "lr": optimizer.lr,
+            "weight_decay": optimizer.weight_decay,
+            "steps": made.result.best_step or made.result.steps,
+        }
 
     def _train_cell(self, index: int) -> Finetuned:
         return self._train(index, key_of(cell_name(self.cells[index])), on_val=True)
@@ -334,6 +361,8 @@ def run_options(
 
 
 def finished_record(folder: RunFolder, out: Path) -> Record | None:
-    """The record of a finished run; None when it is gone, and the run is scored again."""
+    """The record of a finished run; None when the run is not finished, or its record is gone: it is made again."""
+    if not folder.model.exists():
+        return None
     wanted = read_run_model(folder.model).records
     return next((record for record in load_records(out) if record.id in wanted), None) if wanted else None

@@ -6,13 +6,21 @@ import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
+from richrep.errors import DivergedError, FeatureError
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.features.extract import extract_features
 
 
 def own_logits(backbone: Backbone, split: Split, *, device: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, K) of the backbone's own head in float32, and labels (N,)."""
-    found = extract_features(backbone, split, layer="logits", device=device)
+    """Logits (N, K) of the backbone's own head in float32, and labels (N,).
+
+    Raises:
+        DivergedError: a logit is not finite: the last step went too far, though the loss before it was finite.
+    """
+    try:
+        found = extract_features(backbone, split, layer="logits", device=device)
+    except FeatureError as error:
+        raise DivergedError(f"Training diverged, its network gives no usable scores: {error}") from error
     return torch.as_tensor(found.features[:]), found.labels
 
 

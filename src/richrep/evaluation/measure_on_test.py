@@ -1,0 +1,44 @@
+"""One measurement that is chosen on the test set: the twins of LEGACY_TEST_SELECTION, and nothing else, come here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from richrep.backbones.backbone import Backbone
+from richrep.evaluation.measure import Outcome, elapsed, make_probe_record
+from richrep.evaluation.metrics import score
+from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
+from richrep.features.feature_set import FeatureSet
+from richrep.features.memory import MemoryBudget
+
+
+def measure_chosen_on_test(
+    backbones: Sequence[Backbone],
+    trainval: FeatureSet,
+    test: FeatureSet,
+    twin: LegacyTestSelection,
+    memory: MemoryBudget,
+    common: dict[str, Any],
+    extract_s: float,
+) -> Outcome:
+    """Fit every candidate on train and val, and report the best on test. The record has no val scores, and says why.
+
+    Raises:
+        TypeError: `twin` is none: an ordinary protocol never sees test.
+    """
+    if not isinstance(twin, LegacyTestSelection):
+        raise TypeError(f"only a LegacyTestSelection may choose on test, got {type(twin).__name__}. Use measure_probe.")
+    start = time.perf_counter()
+    choice = twin.base.choose(trainval, test, memory=memory)
+    record = make_probe_record(
+        backbones,
+        trainval,
+        twin.options(),
+        choice,
+        metrics={"test": score(choice.val_logits, test.labels, test.num_classes)},
+        elapsed_s=elapsed(extract_s, time.perf_counter() - start, 0.0),
+        common=common,
+    )
+    return Outcome(record, choice.val_logits.argmax(1) == test.labels)
