@@ -146,7 +146,9 @@ def _command(experiment: str, target: str, transfer: str) -> tuple[str, dict[str
         return "probe", {"protocol": "rrl-linear", "weight-decay": "${wd}"}, {"wd": wd}
     variables = {"lr": FINETUNE_LR if transfer == "init" else STAGE1_LR, "wd": FINETUNE_WD.get(target, [1e-4, 5e-4])}
     options = {"protocol": "rrl-finetune", "lr": "${lr}", "weight-decay": "${wd}"}
-    return ("finetune" if transfer == "init" else "two-stage"), options, variables
+    if transfer == "init":
+        return "finetune", options, variables
+    return "two-stage", options | {"stage2": "rrl-two-stage"}, variables
 
 
 def _cell(row: Row, transfer: str) -> dict[str, Any]:
@@ -163,5 +165,5 @@ def _cell(row: Row, transfer: str) -> dict[str, Any]:
         if transfer == "init" and len(members) > 1:
             cell["options"]["init-cat"] = True
         if transfer == "2ft":
-            cell["rows"] = {label: "together"}
+            cell["rows"] = {label: "rrl-two-stage"}  # not its control, the mean of the members' logits
     return {**cell, "expected": expected(row)}

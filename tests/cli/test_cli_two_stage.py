@@ -38,6 +38,12 @@ def test_members_in_two_processes_then_the_joint_heads(cli, checkpoints, tmp_pat
     assert "training" not in again.err
 
 
+def test_finetune_keeps_what_stage_2_needs_when_asked(cli, checkpoints, tmp_path: Path) -> None:
+    outcome = cli("finetune", "-b", checkpoints[0], *SMALL, *SHORT[:-2], "--keep-selected", "--name", "mine")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "runs" / "mine" / "selected" / "model" / "model.yaml").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

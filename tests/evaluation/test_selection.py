@@ -57,6 +57,17 @@ def test_every_normalisation_is_tried_with_every_penalty(selection: Selection) -
     assert all(candidate.converged and candidate.iterations > 0 for candidate in selection.candidates)
 
 
+def test_where_the_paths_begin_changes_nothing_but_the_iterations(
+    digits: FeatureSet, rows: tuple[np.ndarray, np.ndarray], selection: Selection
+) -> None:
+    weights = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+    found = select_logistic(digits, *rows, normalizations=("none",), near=(weights, torch.arange(10.0)))
+    plain = [candidate for candidate in selection.candidates if candidate.normalization == "none"]
+    for one, other in zip(plain, found.candidates, strict=True):
+        assert (one.l2, one.objective) == (other.l2, pytest.approx(other.objective, rel=1e-4))
+    assert [one.iterations for one in plain] != [other.iterations for other in found.candidates]
+
+
 def test_the_best_is_the_first_of_those_with_the_highest_val_accuracy(selection: Selection) -> None:
     highest = max(candidate.val_accuracy for candidate in selection.candidates)
     assert selection.best.val_accuracy == highest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,21 +18,18 @@ _NOT_OF_FINETUNE = {"backbones", "stage2", "jobs", "seeds", "name", "restart", "
 _THREADS = "OMP_NUM_THREADS"
 
 
-def train_in_parallel(
-    context: typer.Context, backbones: Sequence[str], runs: Sequence[str], *, seed: int, jobs: int
-) -> None:
+def train_in_parallel(context: typer.Context, runs: Mapping[str, str], *, seed: int, jobs: int) -> None:
     """Runs `richrep finetune` for every member, `jobs` at once, with this command's own options.
 
     One that fails says why; its run is then gone through again by the caller, which raises what stops it.
 
     Args:
         context: of the `two-stage` command; its parameters are handed on.
-        backbones, runs: of every member its address and the name of its run.
+        runs: name of a member's run -> address of the member.
     """
     shared = list(_words(context))
     commands = [
-        ["-b", address, *shared, "--seed", str(seed), "--name", run, "--keep-selected"]
-        for address, run in zip(backbones, runs, strict=True)
+        ["-b", address, *shared, "--seed", str(seed), "--name", run, "--keep-selected"] for run, address in runs.items()
     ]
     environment = {**os.environ, _THREADS: str(max(1, _threads() // jobs))}
     with ThreadPoolExecutor(jobs) as pool:

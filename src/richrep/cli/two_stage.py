@@ -10,7 +10,7 @@ from richrep.cli import console, options
 from richrep.cli import training_options as training
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from richrep.evaluation.record import Record
 
@@ -123,8 +123,8 @@ def two_stage(
         if seed == seeds[0] or random:
             loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=seed == seeds[0])
 
-        def start_jobs(runs: Sequence[str], seed: int = seed) -> None:
-            train_in_parallel(context, backbones, runs, seed=seed, jobs=jobs)
+        def start_jobs(runs: Mapping[int, str], seed: int = seed) -> None:
+            train_in_parallel(context, {name: backbones[i] for i, name in runs.items()}, seed=seed, jobs=jobs)
 
         with console.training_progress() as progress:
             run_two_stage(

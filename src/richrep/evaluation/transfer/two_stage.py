@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +46,7 @@ def two_stage(
     data_root: Path | str | None = None,
     memory_limit: int | str | None = None,
     where: Where | None = None,
-    before_stage1: Callable[[Sequence[str]], None] | None = None,
+    before_stage1: Callable[[Mapping[int, str]], None] | None = None,
     on_record: Callable[[Record], None] | None = None,
     **extraction: Unpack[ExtractOptions],
 ) -> list[Record]:
@@ -62,8 +62,8 @@ def two_stage(
         memory_limit: what fitting may hold beside the features, as of `probe`.
         where: `name` names the members' runs NAME-0, NAME-1, … and those of stage 2 NAME-PROTOCOL; `restart` begins all
             of them anew.
-        before_stage1: called with the names of the members' runs, in order; it may train them in other processes, what
-            it leaves is done here.
+        before_stage1: called with the places of the members whose runs are not finished, and the names of those runs;
+            it may train them in other processes, what it leaves is done here.
         extraction: keywords of `extract_features`, for the features of stage 2.
 
     Returns:
@@ -83,8 +83,8 @@ def two_stage(
     if where.restart:
         plan.begin_anew([Ensemble(), *stage2])
     here = replace(where, restart=False)
-    if before_stage1 is not None:
-        before_stage1(plan.member_runs)
+    if before_stage1 is not None and (left := plan.unfinished()):
+        before_stage1(left)
     tuned = finetune_members(members, plan.member_runs, task, protocol, seed=seed, where=here, on_record=on_record)
     joint = _Joint(plan, tuned, memory, extraction)
     records = [*tuned]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from richrep.backbones.backbone import Backbone
@@ -13,7 +14,7 @@ from richrep.evaluation.transfer.ensemble import Ensemble
 from richrep.evaluation.transfer.finetune import Where, finetune_run_options, run_name
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.stage2 import Stage2Protocol
-from richrep.training.run_folder import open_run
+from richrep.training.run_folder import RunFolder, open_run
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class Plan:
             self.members, self.task, self.protocol, seed=self.seed, precision=self.where.precision
         )
         return stage1 | {"method": kind_of(stage2), "members": self.member_runs, "stage2": asdict(stage2)}
+
+    def unfinished(self) -> dict[int, str]:
+        """The members' runs that lack something, by the place of the member."""
+        out = Path(self.where.out).expanduser()
+        folders = {i: RunFolder(out / name) for i, name in enumerate(self.member_runs)}
+        return {
+            i: folder.name
+            for i, folder in folders.items()
+            if not folder.model.exists() or (self.protocol.refit and not folder.selected.exists())
+        }
 
     def check(self, stage2: Sequence[Stage2Protocol]) -> None:
         """Raises RichrepError for what would fail only after stage 1."""
