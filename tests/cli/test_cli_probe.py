@@ -376,3 +376,21 @@ def test_every_protocol_is_listed_with_what_it_does(cli) -> None:
     for name in ("rrl-linear", "sparse-linear", "trex-sgd", "trex-lbfgs", "legacy-trex-sgd", "legacy-trex-lbfgs"):
         assert re.search(rf"^{name} +\S", listed, flags=re.MULTILINE)
     assert re.search(r"^rrl-linear-legacy-test-selection .*chosen on TEST", listed, flags=re.MULTILINE)
+
+
+def test_the_grid_of_a_protocol_by_sgd_is_that_of_the_command_line(cli, tmp_path) -> None:
+    grid = ("--lr", "0.01", "--lr", "1e30", "--weight-decay", "0.5")
+    few = ("-b", "random/resnet20", "-d", "digits", "--train-size", "60", "--test-size", "30", "--out", tmp_path)
+    outcome = cli("probe", *few, "--protocol", "sparse-linear", *grid, "--json", "-")
+    assert outcome.code == 0, outcome.err
+    record = json.loads(outcome.out)["records"][0]
+    assert record["protocol"]["lrs"] == [0.01, 1e30] and record["protocol"]["weight_decays"] == [0.5]
+    assert record["hyperparameters"]["lr"] == 0.01 and len(record["solver"]["diverged"]) == 1
+
+
+def test_a_grid_for_a_protocol_without_one_is_refused(cli) -> None:
+    outcome = cli("probe", "-b", "random/resnet20", "-d", "digits", "--lr", "0.1")
+    assert (
+        outcome.code == 2
+        and "logistic has no --lr and --weight-decay; rrl-linear and sparse-linear have" in outcome.err
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
     from richrep.evaluation.protocols.protocol import ProbeProtocol
     from richrep.evaluation.record import Record
+
+Protocol = TypeVar("Protocol", bound="ProbeProtocol | LegacyTestSelection")
 
 
 def probe(
@@ -43,6 +45,17 @@ def probe(
     own_head: Annotated[
         bool, typer.Option("--own-head", help="Also score the classifiers found in the checkpoints, untouched.")
     ] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Also score the mean of the members' own probes' logits.")
+    ] = False,
+    lrs: Annotated[
+        list[float] | None,
+        typer.Option("--lr", metavar="X", help="Of a protocol by SGD. Repeat for several, chosen on val."),
+    ] = None,
+    weight_decays: Annotated[
+        list[float] | None,
+        typer.Option("--weight-decay", metavar="X", help="Of a protocol by SGD. Repeat for several, chosen on val."),
+    ] = None,
     train_size: options.TrainSize = None,
     test_size: options.TestSize = None,
     data_root: options.DataRoot = None,
@@ -89,7 +102,7 @@ def probe(
     console.check_engine(engine, precision, device)
     options.check_view_scale(view_scale)
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
-    chosen = make_twin(protocol, normalization) or make_protocol(protocol, normalization)
+    chosen = with_grid(make_twin(protocol, normalization) or make_protocol(protocol, normalization), lrs, weight_decays)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
@@ -121,6 +134,7 @@ def probe(
                 train_size=train_size,
                 test_size=test_size,
                 own_head=own_head,
+                ensemble=ensemble,
                 views=views,
                 view=None if view_scale is None else RandomView(scale=(view_scale, 1.0)),
                 cache=FeatureCache(cache_dir or default_cache_root(), store=store),
@@ -173,6 +187,22 @@ def make_protocol(name: str, normalizations: list[str] | None) -> ProbeProtocol:
         split_pca(normalization)  # said before anything is loaded
     given = {"normalizations": tuple(normalizations)} if normalizations else {}
     return protocols.make_protocol(name, **given)
+
+
+def with_grid(protocol: Protocol, lrs: list[float] | None, weight_decays: list[float] | None) -> Protocol:
+    """The protocol with the given learning rates and weight decays; RichrepError for one that has none."""
+    from richrep.errors import RichrepError
+    from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
+    from richrep.evaluation.protocols.sgd_linear import SgdLinearProtocol
+
+    if not lrs and not weight_decays:
+        return protocol
+    base = protocol.base if isinstance(protocol, LegacyTestSelection) else protocol
+    if not isinstance(base, SgdLinearProtocol):
+        raise RichrepError(f"{protocol.name} has no --lr and --weight-decay; rrl-linear and sparse-linear have.")
+    changed = base.with_grid(lrs=lrs, weight_decays=weight_decays)
+    told = protocol.with_base(changed) if isinstance(protocol, LegacyTestSelection) else changed
+    return cast("Protocol", told)
 
 
 def _say_heads_that_do_not_fit(backbones: list[Backbone], num_classes: int, wanted: bool) -> None:

@@ -212,10 +212,10 @@ def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> Trans
     if "crop_scale" in given and given.get("augment") is False:
         raise RichrepError("--crop-scale is of the random crops that --no-augment leaves out. Give one of them.")
     if "crop_scale" in given:
-        changes["views_of"] = {}
+        changes |= {"views_of": {}, "small_view": None}
         changes["options"] = replace(training, view=RandomView(scale=(given["crop_scale"], 1.0)))
     if given.get("augment") is False:
-        changes["views_of"] = {}
+        changes |= {"views_of": {}, "small_view": None}
         changes["options"] = replace(changes["options"], view=None)
     if "lrs" in given:
         changes |= {"lrs": tuple(given["lrs"]), "lrs_of": {}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,15 @@ from richrep.features.view_rows import with_views_as_rows
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A record, and for each test image whether it was classified rightly: (N,), or (R, N) of R draws."""
+    """A record, and for each test image whether it was classified rightly: (N,), or (R, N) of R draws.
+
+    Attributes:
+        scored: part -> logits (N, K) and labels (N,) that gave its scores; empty where they are not kept.
+    """
 
     record: Record
     correct: torch.Tensor
+    scored: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 def common_facts(features: TaskFeatures, options: ExtractOptions, *, seed: int) -> dict[str, Any]:
@@ -82,23 +87,19 @@ def measure_probe(
     select_s = time.perf_counter() - start
     logits = protocol.refit(fitted, choice, memory=memory).logits(test.features)
     fit_s = time.perf_counter() - start - select_s
+    scored = {"test": (logits, test.labels)}
+    if len(val_labels := trainval.labels[torch.as_tensor(rows[1])]):  # one image a class leaves no val
+        scored = {"val": (choice.val_logits, val_labels)} | scored
     record = make_probe_record(
         backbones,
         trainval,
         asdict(protocol) | ({} if trainval.drawn is None else trainval.drawn.facts()),
         choice,
-        metrics={
-            part: score(*scored, trainval.num_classes)
-            for part, scored in {
-                "val": (choice.val_logits, trainval.labels[torch.as_tensor(rows[1])]),
-                "test": (logits, test.labels),
-            }.items()
-            if len(scored[1])  # one image a class leaves no val
-        },
+        metrics={part: score(*of_part, trainval.num_classes) for part, of_part in scored.items()},
         elapsed_s=elapsed(extract_s, select_s, fit_s),
         common=common,
     )
-    return Outcome(record, logits.argmax(1) == test.labels)
+    return Outcome(record, logits.argmax(1) == test.labels, scored)
 
 
 def make_probe_record(

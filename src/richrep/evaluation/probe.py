@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,6 +11,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView
 from richrep.data.split import Dataset
 from richrep.errors import DivergedError, FeatureError, RichrepError
+from richrep.evaluation.ensemble import measure_ensemble
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import Outcome, common_facts, representation_name
 from richrep.evaluation.measure_on_test import measure_chosen_on_test
@@ -38,6 +40,7 @@ def probe(
     views: int | None = None,
     view: RandomView | None = None,
     own_head: bool = False,
+    ensemble: bool = False,
     data_root: Path | str | None = None,
     memory_limit: int | str | None = None,
     on_record: Callable[[Record], None] | None = None,
@@ -58,6 +61,7 @@ def probe(
             they are. None leaves it to the protocol, and most have no views.
         view: how they are drawn; None leaves it to the protocol, or to `default_view`.
         own_head: also score the classifier found in each checkpoint, where its class count fits.
+        ensemble: also score the mean of the members' own probes' logits, without a joint probe.
         data_root: where registered data sets are.
         memory_limit: what fitting may hold beside the features, in bytes or such as "4GB"; the results are the same.
             None means half of the memory that is free.
@@ -98,10 +102,10 @@ def probe(
     outcomes: list[Outcome] = []
 
     def keep(outcome: Outcome) -> Outcome:
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, scored={}))  # logits of many classes take memory
         if on_record is not None:
             on_record(outcome.record)
-        return outcome
+        return outcome if ensemble else outcomes[-1]
 
     failures: list[RichrepError] = []
 
@@ -117,7 +121,7 @@ def probe(
             on_failure(representation_name(backbones), str(error))
             return None
 
-    members = []
+    members, measured = [], set()
     for backbone, train_features, test_features in zip(
         features.backbones, features.trainval, features.test, strict=True
     ):
@@ -125,6 +129,11 @@ def probe(
             keep(_score_own_head(backbone, features.head_logits[backbone.name], common, extract_s))
         if (member := try_to_measure([backbone], train_features, test_features)) is not None:
             members.append(keep(member))
+            measured.add(backbone.name)
+    if ensemble and len(members) > 1:
+        if not all(member.scored for member in members):
+            raise RichrepError(f"{used.name} measures draw by draw or on test, so there is no ensemble of its probes.")
+        keep(measure_ensemble([b for b in features.backbones if b.name in measured], members, common))
     if len(features.backbones) > 1:
         trainval, test = (concat_features(f, max_bytes=memory.kept) for f in (features.trainval, features.test))
         if (joint := try_to_measure(features.backbones, trainval, test)) is not None:

@@ -47,6 +47,14 @@ def save_record(record: Record, folder: str | Path) -> Path:
     return path
 
 
+def read_record(folder: str | Path, record_id: str) -> Record | None:
+    """The record of that id in `folder`; None where it is gone or damaged."""
+    try:
+        return Record.from_json((Path(folder).expanduser() / f"{record_id}.json").read_bytes())
+    except (RichrepError, OSError):
+        return None
+
+
 def load_records(folder: str | Path, patterns: Sequence[str] = ()) -> list[Record]:
     """The records in every *.json below `folder` that match all `patterns`, oldest first.
 

@@ -87,5 +87,9 @@ def default_view(backbones: Sequence[Backbone]) -> RandomView:
 
     Small is up to 64 pixels, as CIFAR's 32.
     """
-    size_px = max(max(backbone.preprocessing.geometry.size_px) for backbone in backbones)
-    return RandomView(scale=(0.8, 1.0)) if size_px <= _SMALL_PX else RandomView()
+    return RandomView(scale=(0.8, 1.0)) if have_small_inputs(backbones) else RandomView()
+
+
+def have_small_inputs(backbones: Sequence[Backbone]) -> bool:
+    """Whether no network looks at more than 64 pixels a side: small crops of small images show little."""
+    return max(max(backbone.preprocessing.geometry.size_px) for backbone in backbones) <= _SMALL_PX

@@ -13,10 +13,11 @@ from richrep.backbones.small_cnn import make_small_cnn
 from richrep.data.datasets import load_dataset
 from richrep.data.split import carve_val
 from richrep.errors import RichrepError
+from richrep.evaluation.ensemble import mean_logits
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.search.importance import block_importance
-from richrep.evaluation.search.probes import Probes, mean_logits
+from richrep.evaluation.search.probes import Probes
 from richrep.evaluation.search.records import trunk_parameters
 from richrep.evaluation.search.search import SearchProtocol, search
 from richrep.evaluation.selection import select_logistic

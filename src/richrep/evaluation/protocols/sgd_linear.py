@@ -72,6 +72,11 @@ class SgdLinearProtocol:
         if self.epoch not in ("last", "best"):
             raise ValueError(f"epoch must be 'last' or 'best', got {self.epoch!r}.")
 
+    def with_grid(self, *, lrs: Sequence[float] | None, weight_decays: Sequence[float] | None) -> SgdLinearProtocol:
+        """The protocol with other values to try, on whatever data set; None or nothing leaves its own."""
+        changed = replace(self, lrs=tuple(lrs)) if lrs else self
+        return replace(changed, weight_decays=tuple(weight_decays), weight_decays_of=()) if weight_decays else changed
+
     def for_dataset(self, name: str) -> Self:
         """The same with the weight decays of that data set, the only ones it then holds."""
         found = find_entry(name)

@@ -1,4 +1,4 @@
-"""The full probe of a subset: chosen on val, refitted on train and val, scored on test once. And their ensembles."""
+"""The full probe of a subset: chosen on val, refitted on train and val, scored on test once."""
 
 from __future__ import annotations
 
@@ -96,12 +96,3 @@ class Probes:
             logits = head.logits(self._joint(self.test, subset).features)
             self.fitted[subset] = Fitted(head, logits, time.perf_counter() - start)
         return self.fitted[subset]
-
-
-def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(N, K), the ensemble of members' own probes: the mean of their logits (N, K).
-
-    Source: the "cat_sub" control of rich representations (TjuJianyu/RRL), which tells the gain of a joint probe from
-    that of averaging predictions.
-    """
-    return torch.stack(list(logits)).mean(0)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from richrep.backbones.backbone import Backbone
+from richrep.evaluation.ensemble import mean_logits
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import representation_name
 from richrep.evaluation.metrics import bootstrap_interval, paired_bootstrap_interval, score
 from richrep.evaluation.record import Record
 from richrep.evaluation.search.found import Found
 from richrep.evaluation.search.importance import block_importance
-from richrep.evaluation.search.probes import mean_logits
 from richrep.evaluation.search.proxy import PENALTIES, SUBSAMPLE_SEED
 from richrep.evaluation.search.scales import unit_factors
 from richrep.evaluation.search.strategies import Scored, Subset

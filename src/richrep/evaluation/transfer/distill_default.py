@@ -9,13 +9,11 @@ from richrep.training.optimizers import OptimizerOptions
 from richrep.training.parameter_groups import GroupOptions
 from richrep.training.schedules import Schedule
 
-_SMALL_VIEW = RandomView(scale=(0.8, 1.0))  # as RRL's fine-tuning on these
-
 DEFAULT = DistillProtocol(
     name="default",
     lrs=(0.03, 0.1),
     weight_decays=(1e-4,),
-    views_of={"cifar10": _SMALL_VIEW, "cifar100": _SMALL_VIEW},
+    small_view=RandomView(scale=(0.8, 1.0)),  # as RRL's fine-tuning on CIFAR
     options=DistillOptions(
         epochs=60,
         batch_size=64,

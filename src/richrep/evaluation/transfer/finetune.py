@@ -21,7 +21,7 @@ from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
-from richrep.evaluation.record_store import load_records, save_record
+from richrep.evaluation.record_store import read_record, save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
@@ -163,6 +163,7 @@ class _Job:
         *,
         keep_selected: bool,
     ) -> None:
+        protocol = protocol.for_inputs_of(members)
         self.members, self.task, self.protocol = members, task, protocol
         self.seed, self.where, self.folder = seed, where, folder
         self.cells = protocol.cells(task.dataset.name)
@@ -365,4 +366,4 @@ def finished_record(folder: RunFolder, out: Path) -> Record | None:
     if not folder.model.exists():
         return None
     wanted = read_run_model(folder.model).records
-    return next((record for record in load_records(out) if record.id in wanted), None) if wanted else None
+    return read_record(out, wanted[0]) if wanted else None

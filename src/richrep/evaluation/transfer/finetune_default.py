@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from richrep.data.augment import RandomView
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.training.finetune import FinetuneOptions
 from richrep.training.optimizers import OptimizerOptions
@@ -12,6 +13,7 @@ DEFAULT = FinetuneProtocol(
     name="default",
     lrs=(0.003, 0.01, 0.03),
     weight_decays=(1e-4,),
+    small_view=RandomView(scale=(0.8, 1.0)),  # as RRL's on CIFAR
     options=FinetuneOptions(
         epochs=20,
         batch_size=64,

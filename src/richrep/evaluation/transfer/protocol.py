@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
+from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView
+from richrep.features.views import have_small_inputs
 from richrep.training.distill import DistillOptions
 from richrep.training.finetune import FinetuneOptions
 
@@ -24,6 +26,8 @@ class TransferProtocol(Generic[Options]):
     Attributes:
         lrs, weight_decays: every pair is a cell. lrs_of, weight_decays_of: by the name of the data set, in their place.
         views_of: random views by the name of the data set, in place of that of `options`.
+        small_view: in place of that of `options` where every network's input is small, as CIFAR's 32 pixels; None keeps
+            that of `options`.
         options: of every training; its optimizer's lr and weight_decay are those of the cell.
         val_fraction: of every class of train goes to val, when the data set stores none.
         refit: False keeps the chosen cell's network, trained on train alone.
@@ -37,9 +41,16 @@ class TransferProtocol(Generic[Options]):
     lrs_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weight_decays_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     views_of: Mapping[str, RandomView] = field(default_factory=dict)
+    small_view: RandomView | None = None
     val_fraction: float = 0.2
     refit: bool = True
     source: str = ""
+
+    def for_inputs_of(self, backbones: Sequence[Backbone]) -> Self:
+        """The protocol with the view that suits the inputs of these networks."""
+        if self.small_view is None or not have_small_inputs(backbones):
+            return self
+        return replace(self, options=replace(self.options, view=self.small_view))
 
     def cells(self, dataset: str) -> list[Options]:
         """The options of every cell that is tried on `dataset`."""
