@@ -50,9 +50,12 @@ def _datasets() -> list[tuple[str, str]]:
 
 
 def _protocols() -> list[tuple[str, str]]:
+    """Those of every command, with the kind of record that they give first."""
     from richrep.evaluation.protocols import PROTOCOLS
+    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
 
-    return [(name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()]
+    lines = [(name, f"probe: {_first_line(protocol)}") for name, protocol in PROTOCOLS.items()]
+    return lines + [(name, f"finetune: {protocol.summary}") for name, protocol in FINETUNE_PROTOCOLS.items()]
 
 
 def _heads() -> list[tuple[str, str]]:

@@ -249,7 +249,7 @@ class _Run:
     def _check_finite(self, loss: torch.Tensor, step: int) -> None:
         value = float(loss)
         if not math.isfinite(value):
-            lr = max(group["lr"] for group in self.optimizer.param_groups)
+            lr = max(group["initial_lr"] for group in self.optimizer.param_groups)
             raise DivergedError(
                 f"The loss is {value} at step {step}: training diverged. Lower the learning rate, here {lr:g}."
             )

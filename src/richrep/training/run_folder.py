@@ -42,6 +42,11 @@ class RunFolder:
         """The folder of the finished model; there is none before the end."""
         return self.path / "model"
 
+    @property
+    def curves(self) -> Path:
+        """The folder of what a tracker draws."""
+        return self.path / "curves"
+
     def state(self, cell: str) -> Path:
         """The state file of one training of the run."""
         return self.path / "states" / f"{cell}.pt"
@@ -96,7 +101,7 @@ def _open(out: Path, name: str, options: dict[str, Any], *, restart: bool) -> It
         if not held:
             raise RichrepError(f"Another process is at work on run {name!r} in {path}. Wait for it, or use --name.")
         if restart:
-            for part in ("states", "model"):
+            for part in ("states", "model", "curves"):
                 shutil.rmtree(path / part, ignore_errors=True)
             (path / _OPTIONS).unlink(missing_ok=True)
         _check_options(path, name, options)

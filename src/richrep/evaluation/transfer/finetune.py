@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from richrep.features.manifest import Precision
 from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned, FinetuneOptions
 from richrep.training.finetune import finetune as train_backbones
+from richrep.training.loop import TrainingProgress
 from richrep.training.processes import on_main
 from richrep.training.run_folder import RunFolder, open_run
+from richrep.training.trackers import check_tracker, tracking
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Where:
         restart: begin runs anew.
         device: None means CUDA when there is one.
         on_progress: called after every step.
+        tracker: draws the curves of every training, e.g. "tensorboard", below the run's folder; None for none.
     """
 
     out: Path = Path("runs")
@@ -52,6 +56,7 @@ class Where:
     device: str | None = None
     precision: Precision = "fp32"
     on_progress: OnProgress | None = None
+    tracker: str | None = None
 
 
 def finetune(
@@ -86,6 +91,8 @@ def finetune(
         DivergedError: no learning rate gave a finite loss.
     """
     where = where or Where()
+    if where.tracker is not None:
+        check_tracker(where.tracker)
     make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)
     check_can_be_kept(members)
@@ -238,22 +245,27 @@ class _Job:
         total = len(self.cells) * self.selects + (self.protocol.refit or not self.selects)
         number = index + 1 if on_val else total
 
-        def report(progress: Any) -> None:
-            if where.on_progress is not None:
-                where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+        with ExitStack() as stack:
+            track = where.tracker and stack.enter_context(tracking(where.tracker, self.folder.curves, state))
 
-        return train_backbones(
-            self.members,
-            self.train if on_val else self.task.trainval,
-            cell,
-            seed=self.seed,
-            num_steps=num_steps,
-            evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
-            state_path=self.folder.state(state),
-            device=where.device,
-            precision=where.precision,
-            on_progress=report,
-        )
+            def report(progress: TrainingProgress) -> None:
+                if track:
+                    track(progress)
+                if where.on_progress is not None:
+                    where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+
+            return train_backbones(
+                self.members,
+                self.train if on_val else self.task.trainval,
+                cell,
+                seed=self.seed,
+                num_steps=num_steps,
+                evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
+                state_path=self.folder.state(state),
+                device=where.device,
+                precision=where.precision,
+                on_progress=report,
+            )
 
 
 def cell_name(options: FinetuneOptions) -> str:
