@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +103,7 @@ def test_a_network_that_diverges_leaves_the_others_and_exit_code_1(cli, checkpoi
     outcome = cli(*command)
     assert outcome.code == 1, outcome.err
     assert len(richrep.load_records("runs")) == 1
-    assert re.search(r"finetune\(\S+\) was not measured: The loss is nan at step 0", " ".join(outcome.out.split()))
+    assert "finetune(resnet20:wild) was not measured: The loss is" in " ".join(outcome.out.split())
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def finetune(
 
     Example: richrep finetune -b a.pth -d cifar10 --train-size 2000 --lr 0.01 --lr 0.03 --epochs 10
     """
+    from contextlib import nullcontext
     from pathlib import Path
 
     from richrep.data.datasets import load_dataset
@@ -135,7 +136,7 @@ def finetune(
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
             loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
-        with console.training_progress() as progress:
+        with console.training_progress() if worker.prints_results else nullcontext() as progress:
             run_finetune(
                 loaded,
                 source,

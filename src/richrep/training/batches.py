@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -100,7 +100,7 @@ class ImageBatches:
         return self.view.apply(image, geometry, view_generator(seed=self.seed, draw=epoch, row=row)).copy()
 
 
-def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Iterator[Batch]:
+def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Generator[Batch, None, None]:
     """The batches of steps `first` to `last` - 1 in order, made in threads while the caller works on the one before.
 
     Args:

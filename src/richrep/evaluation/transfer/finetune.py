@@ -32,7 +32,7 @@ from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned, FinetuneOptions
 from richrep.training.finetune import finetune as train_backbones
 from richrep.training.loop import TrainingProgress
-from richrep.training.processes import on_main
+from richrep.training.processes import on_main, rank_and_count
 from richrep.training.run_folder import RunFolder, open_run
 from richrep.training.trackers import check_tracker, tracking
 
@@ -212,7 +212,12 @@ class _Job:
             feature_dim=sum(member.feature_dim for member in self.members),
             protocol={**asdict(self.protocol), "name": self.protocol.name},
             hyperparameters=self._chosen_facts(chosen, made),
-            solver={"tried": chosen.tried, "parts": made.result.parts, "run": self.folder.name},
+            solver={
+                "tried": chosen.tried,
+                "parts": made.result.parts,
+                "processes": rank_and_count()[1],
+                "run": self.folder.name,
+            },
             metrics={
                 "val": {key: value for key, value in chosen.scores.items() if key != "step"},
                 "test": score(logits, labels, task.test.num_classes),
@@ -323,6 +328,7 @@ def run_options(
         "test_fingerprint": task.test.fingerprint[:32],
         "seed": seed,
         "precision": precision,
+        "processes": rank_and_count()[1],  # norms, dropout and mixing see one process's share of a batch
     }
 
 
