@@ -118,3 +118,10 @@ def test_pixels_are_those_of_the_split_in_its_order() -> None:
     pixels = load_pixels(SPLIT, Geometry((8, 8), 8))
     assert pixels.shape == (10, 8, 8, 3) and pixels.dtype == torch.uint8
     assert pixels[3, 2, 5].tolist() == list(SPLIT.load_image(3).getpixel((5, 2)))  # PIL counts columns first
+
+
+def test_a_batch_of_fewer_images_than_processes_goes_to_all_of_them() -> None:
+    shares = [batches(rank=rank, num_processes=3) for rank in range(3)]  # ten images: 4, 4, 2
+    assert [len(share.batch(0)[1]) for share in shares] == [2, 1, 1]
+    whole = batches().batch(2)
+    assert len(whole[1]) == 2 and all(torch.equal(share.batch(2)[0], whole[0]) for share in shares)

@@ -239,6 +239,18 @@ def test_out_of_memory_halves_the_parts_and_says_so(caplog: pytest.LogCaptureFix
     assert "Out of memory: a batch of 8 images now goes through the network in 4 parts" in caplog.text
 
 
+def test_a_lack_of_memory_on_the_cpu_is_known_by_its_words() -> None:
+    class Greedy(Square):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            if len(values) > 2:
+                torch.empty(2**60)
+            return super().forward(values)
+
+    greedy = Greedy()
+    result = train(greedy, Numbers(torch.ones(8)), sgd(greedy, 0.1), LoopOptions(num_steps=1, device="cpu"))
+    assert result.parts == 4 and greedy.weight.item() == pytest.approx(0.9)
+
+
 def test_one_image_that_does_not_fit_into_memory_is_an_error() -> None:
     class Full(Square):
         def forward(self, values: torch.Tensor) -> torch.Tensor:

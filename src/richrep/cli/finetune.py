@@ -8,6 +8,8 @@ import typer
 
 from richrep.cli import console, options
 from richrep.cli import training_options as training
+from richrep.cli.torchrun import Worker
+from richrep.cli.training_report import report_training
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 def finetune(
     backbones: options.Backbones,
     dataset: options.DatasetAddress,
-    protocol: Annotated[str, typer.Option("--protocol", help="default, rrl-finetune or sparse-finetune.")] = "default",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="One of kind finetune of: richrep list protocols.")
+    ] = "default",
     init_cat: Annotated[
         bool, typer.Option("--init-cat", help="All backbones together, concatenated under one head.")
     ] = False,
@@ -51,6 +55,7 @@ def finetune(
     device: options.Device = None,
     precision: options.Precision = "fp32",
     checkpoint_steps: training.CheckpointSteps = None,
+    tracker: training.Tracker = None,
     name: training.Name = None,
     restart: training.Restart = False,
     out: options.Out = options.DEFAULT_OUT,
@@ -64,16 +69,17 @@ def finetune(
 
     Example: richrep finetune -b a.pth -d cifar10 --train-size 2000 --lr 0.01 --lr 0.03 --epochs 10
     """
+    from contextlib import nullcontext
     from pathlib import Path
 
     from richrep.data.datasets import load_dataset
-    from richrep.errors import DivergedError, RichrepError, unknown_name_message
+    from richrep.errors import RichrepError, unknown_name_message
     from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
     from richrep.evaluation.transfer.finetune import Where
     from richrep.evaluation.transfer.finetune import finetune as run_finetune
-    from richrep.reports.render import render_json, render_rich
-    from richrep.reports.training_table import print_training_table
 
+    worker = Worker.from_environment()
+    worker.begin_training()
     console.check_writable(json)
     console.check_folder(out, "--out")
     if protocol not in FINETUNE_PROTOCOLS:
@@ -114,25 +120,24 @@ def finetune(
     seeds = list(dict.fromkeys(seeds or [0]))
     if name is not None and len(seeds) > 1:
         raise RichrepError("--name names one run; with several --seed leave it out.")
-    loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
+    loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess, report=worker.prints_results)
     records: list[Record] = []
     failures: dict[str, str] = {}
+    say = console.say if worker.prints_results else lambda text: None
 
     def keep(record: Record) -> None:
         records.append(record)
         accuracy = record.score("test", "accuracy") or 0.0
-        console.say(
-            f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed}), {record.solver['run']}"
-        )
+        say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed}), {record.solver['run']}")
 
     def fail(name: str, reason: str) -> None:
         failures[name] = reason
-        console.say(f"{name}: not measured. {reason}")
+        say(f"{name}: not measured. {reason}")
 
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
             loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
-        with console.training_progress() as progress:
+        with console.training_progress() if worker.prints_results else nullcontext() as progress:
             run_finetune(
                 loaded,
                 source,
@@ -146,20 +151,12 @@ def finetune(
                     out=Path(out),
                     name=name,
                     restart=restart,
-                    device=device,
+                    device=worker.choose_device(device),
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
+                    tracker=tracker,
                 ),
                 on_record=keep,
                 on_failure=fail,
             )
-    if not records:
-        raise DivergedError(f"Every training diverged. {next(iter(failures.values()))}")
-    if json != "-":
-        screen = console.stdout()
-        screen.print(render_rich(print_training_table(records, failures=failures), width=screen.width))
-    if json is not None:
-        console.write_text(json, render_json(records))
-    console.say(f"{len(records)} records in {out}. The models: " + ", ".join(f"run:{r.solver['run']}" for r in records))
-    if failures:
-        raise typer.Exit(1)
+    report_training(records, failures, out=Path(out), json=json)

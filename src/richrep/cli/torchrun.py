@@ -1,17 +1,20 @@
 """What torchrun says of this process, and what follows from it: which device, how many threads, who prints results.
 
-Workers need no process group: what is done and who does what lies in the cache (features/claims.py). So a worker that
-dies takes nothing along but its unfinished blocks, and a restarted one (--max-restarts) goes on with what is missing.
+Workers that extract need no process group: what is done and who does what lies in the cache (features/claims.py). So a
+worker that dies takes nothing along but its unfinished blocks, and a restarted one (--max-restarts) goes on with what
+is missing. Workers that train are one group (training/processes.py); restarted, they go on from the last state.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
 from richrep.errors import RichrepError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # torchrun sets all four
+_SHARED_COMMANDS = ("extract", "finetune", None)
 _MAX_DECODE_THREADS = 16  # as `default_num_workers`
 
 
@@ -40,9 +43,15 @@ class Worker:
         """Whether this is the one worker that prints results and progress."""
         return self.rank == 0
 
+    def begin_training(self) -> None:
+        """Takes this worker's share of the cores; only the first worker logs what all of them do alike."""
+        self.share_cores(None)
+        if not self.prints_results:
+            logging.getLogger("richrep").setLevel(logging.ERROR)
+
     def check_command(self, command: str | None) -> None:
         """Raises RichrepError for a command that several workers cannot share."""
-        if self.world_size > 1 and command not in ("extract", None):
+        if self.world_size > 1 and command not in _SHARED_COMMANDS:
             raise RichrepError(
                 f"richrep {command} is the work of one process, torchrun started {self.world_size}. "
                 f"Fill the cache with torchrun … -m richrep extract, then run richrep {command} by itself."

@@ -148,6 +148,15 @@ Name = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Of the run, for run:NAME.", show_default="of what it is"),
 ]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        metavar="NAME",
+        help="Draw loss, learning rate and val scores: tensorboard (in the run's folder), wandb, … if installed.",
+        show_default="none",
+    ),
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin runs anew instead of going on.")]
 Seeds = Annotated[
     list[int] | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -132,7 +132,7 @@ class ImageBatches:
         }
 
 
-def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Iterator[Batch]:
+def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Generator[Batch, None, None]:
     """The batches of steps `first` to `last` - 1 in order, made in threads while the caller works on the one before.
 
     Args:

@@ -15,7 +15,7 @@ from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
 
 _MIXED: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-_PATIENCE = timedelta(hours=12)  # of processes that wait for the first one's evaluation
+_PATIENCE = timedelta(hours=1)  # of processes that wait for the first one's evaluation
 
 
 def make_accelerator(device: str | None, precision: Precision) -> Any:

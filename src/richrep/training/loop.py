@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from richrep.training.devices import make_accelerator
 from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions, make_ema
 from richrep.training.gradient import BatchGradient
-from richrep.training.optimizers import evaluation_point, is_schedule_free
 from richrep.training.processes import on_main
 from richrep.training.schedules import Schedule, set_learning_rates
 from richrep.training.state import TrainingState, load_state, save_state
+from richrep.training.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ class _Run:
         network, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
         self.gradient = BatchGradient(self.accelerator, network, self.options.seed, self.options.accumulate)
         self.ema = make_ema(self.objective, self.ema_options) if self.ema_options is not None else None
+        self.weights = Weights(self.objective, self.optimizer, self.train_mode, self.ema, self.calibrate)
         if state_path is not None:
             self._go_on(state_path)
         cuda = [device] if device.type == "cuda" else []
@@ -197,18 +198,17 @@ class _Run:
     def go(self, state_path: Path | None, on_progress: Callable[[TrainingProgress], None] | None) -> None:
         """All steps that are left."""
         first, last = self.state.step, self.options.num_steps
-        self._train_mode()
+        self.train_mode(self.objective)
         start, elapsed_before = time.perf_counter(), self.state.elapsed_s
-        source = read_ahead(self.batches, first, last, pin=self.accelerator.device.type == "cuda")
-        while self.state.step < last and not self._should_stop():
-            self._step(next(source))
-            self.state.elapsed_s = elapsed_before + time.perf_counter() - start
-            self._look(state_path)
-            if on_progress is not None and self.accelerator.is_main_process:
-                on_progress(self._progress(first, time.perf_counter() - start))
-        source.close()  # type: ignore[attr-defined]
+        with closing(read_ahead(self.batches, first, last, pin=self.accelerator.device.type == "cuda")) as source:
+            while self.state.step < last and not self._should_stop():
+                self._step(next(source))
+                self.state.elapsed_s = elapsed_before + time.perf_counter() - start
+                self._look(state_path)
+                if on_progress is not None and self.accelerator.is_main_process:
+                    on_progress(self._progress(first, time.perf_counter() - start))
         self._close_losses()
-        self._finish()
+        self.weights.leave(self.state.best)
 
     def _look(self, state_path: Path | None) -> None:
         """What is due after the step just taken: a check of the loss, an evaluation, a state on disk."""
@@ -249,35 +249,18 @@ class _Run:
     def _check_finite(self, loss: torch.Tensor, step: int) -> None:
         value = float(loss)
         if not math.isfinite(value):
-            lr = max(group["lr"] for group in self.optimizer.param_groups)
+            lr = max(group["initial_lr"] for group in self.optimizer.param_groups)
             raise DivergedError(
                 f"The loss is {value} at step {step}: training diverged. Lower the learning rate, here {lr:g}."
             )
 
-    def _train_mode(self) -> None:
-        self.train_mode(self.objective)
-
-    @contextmanager
-    def _eval_point(self) -> Iterator[None]:
-        """The objective in evaluation mode, with the weights that are evaluated."""
-        with ExitStack() as stack:
-            self.objective.eval()
-            stack.callback(self._train_mode)
-            stack.enter_context(evaluation_point(self.optimizer, self.objective, None))
-            if is_schedule_free(self.optimizer) and self.calibrate is not None:
-                self.calibrate()
-            if self.ema is not None:
-                stack.callback(self.objective.load_state_dict, _copy(self.objective))
-                self.objective.load_state_dict(self.ema.module.state_dict())
-            yield
-
     def _evaluate(self) -> None:
         if self.evaluate is None:
             return
-        with self._eval_point():
+        with self.weights.evaluated():
             self.state.evaluations.append({"step": float(self.state.step), **on_main(self.evaluate)})
             if self._best_step() == self.state.step:
-                self.state.best = _copy(self.objective)
+                self.state.best = self.weights.copy()
 
     def _best_step(self) -> int | None:
         """Step of the best evaluation; None without early stopping."""
@@ -299,15 +282,6 @@ class _Run:
         if self.open_losses:
             self.state.losses.append(float(torch.stack(self.open_losses).mean()))
             self.open_losses = []
-
-    def _finish(self) -> None:
-        """Leaves in the objective the weights that count: the best, the averaged, or the last."""
-        weights = self.state.best
-        if weights is None:
-            with self._eval_point():
-                weights = _copy(self.objective)
-        self.objective.load_state_dict(weights)
-        self.objective.eval()
 
     def _save(self, path: Path) -> None:
         if not self.accelerator.is_main_process:
@@ -371,7 +345,3 @@ class _Run:
             parts=self.gradient.parts,
             elapsed_s=state.elapsed_s,
         )
-
-
-def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

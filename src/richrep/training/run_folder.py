@@ -48,6 +48,11 @@ class RunFolder:
         """The folder of the chosen cell's model, trained on train alone: `run:NAME/selected`."""
         return self.path / "selected" / "model"
 
+    @property
+    def curves(self) -> Path:
+        """The folder of what a tracker draws."""
+        return self.path / "curves"
+
     def state(self, cell: str) -> Path:
         """The state file of one training of the run."""
         return self.path / "states" / f"{cell}.pt"
@@ -103,7 +108,7 @@ def _open(out: Path, name: str, options: dict[str, Any], *, restart: bool) -> It
         if not held:
             raise RunBusyError(f"Another process is at work on run {name!r} in {path}. Wait for it, or use --name.")
         if restart:
-            for part in ("states", "model", "selected"):
+            for part in ("states", "model", "selected", "curves"):
                 shutil.rmtree(path / part, ignore_errors=True)
             (path / _OPTIONS).unlink(missing_ok=True)
         _check_options(path, name, options)

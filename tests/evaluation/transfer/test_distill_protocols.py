@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import richrep
 from richrep.evaluation.transfer import DISTILL_PROTOCOLS
 
 
@@ -39,10 +40,12 @@ def test_rfc_synthesis_takes_hard_labels_and_averages_the_heads() -> None:
 
 
 def test_the_default_chooses_a_rate_and_crops_small_images_less() -> None:
-    cells = DISTILL_PROTOCOLS["default"].cells("cifar10")
+    default = DISTILL_PROTOCOLS["default"]
+    small, large = (richrep.load_backbone(f"random/{name}") for name in ("resnet20", "resnet10t"))
+    cells = default.for_inputs_of([small]).cells("cifar10")
     assert [cell.optimizer.lr for cell in cells] == [0.03, 0.1]
     assert {cell.view.scale for cell in cells} == {(0.8, 1.0)}
-    assert DISTILL_PROTOCOLS["default"].cells("flowers102")[0].view.scale == (0.08, 1.0)
+    assert default.for_inputs_of([small, large]).cells("cifar10")[0].view.scale == (0.08, 1.0)
 
 
 @pytest.mark.parametrize("name", DISTILL_PROTOCOLS)

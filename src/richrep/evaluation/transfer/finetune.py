@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from richrep.features.manifest import Precision
 from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned, FinetuneOptions
 from richrep.training.finetune import finetune as train_backbones
-from richrep.training.processes import on_main
+from richrep.training.loop import TrainingProgress
+from richrep.training.processes import on_main, rank_and_count
 from richrep.training.run_folder import RunFolder, open_run
+from richrep.training.trackers import check_tracker, tracking
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Where:
         restart: begin runs anew.
         device: None means CUDA when there is one.
         on_progress: called after every step.
+        tracker: draws the curves of every training, e.g. "tensorboard", below the run's folder; None for none.
     """
 
     out: Path = Path("runs")
@@ -53,6 +57,7 @@ class Where:
     device: str | None = None
     precision: Precision = "fp32"
     on_progress: OnProgress | None = None
+    tracker: str | None = None
 
 
 def finetune(
@@ -90,6 +95,8 @@ def finetune(
         DivergedError: no learning rate gave a finite loss.
     """
     where = where or Where()
+    if where.tracker is not None:
+        check_tracker(where.tracker)
     make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)
     check_can_be_kept(members)
@@ -237,7 +244,12 @@ class _Job:
             feature_dim=sum(member.feature_dim for member in self.members),
             protocol={**asdict(self.protocol), "name": self.protocol.name},
             hyperparameters=self._chosen_facts(chosen, made),
-            solver={"tried": chosen.tried, "parts": made.result.parts, "run": self.folder.name},
+            solver={
+                "tried": chosen.tried,
+                "parts": made.result.parts,
+                "processes": rank_and_count()[1],
+                "run": self.folder.name,
+            },
             metrics={
                 "val": {key: value for key, value in chosen.scores.items() if key != "step"},
                 "test": score(logits, labels, task.test.num_classes),
@@ -271,22 +283,27 @@ class _Job:
         total = on_train + (self.protocol.refit or not self.selects)
         number = index + 1 if on_val else total
 
-        def report(progress: Any) -> None:
-            if where.on_progress is not None:
-                where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+        with ExitStack() as stack:
+            track = where.tracker and stack.enter_context(tracking(where.tracker, self.folder.curves, state))
 
-        return train_backbones(
-            self.members,
-            self.train if on_val else self.task.trainval,
-            cell,
-            seed=self.seed,
-            num_steps=num_steps,
-            evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
-            state_path=self.folder.state(state),
-            device=where.device,
-            precision=where.precision,
-            on_progress=report,
-        )
+            def report(progress: TrainingProgress) -> None:
+                if track:
+                    track(progress)
+                if where.on_progress is not None:
+                    where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+
+            return train_backbones(
+                self.members,
+                self.train if on_val else self.task.trainval,
+                cell,
+                seed=self.seed,
+                num_steps=num_steps,
+                evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
+                state_path=self.folder.state(state),
+                device=where.device,
+                precision=where.precision,
+                on_progress=report,
+            )
 
 
 def method_of(members: Sequence[Backbone]) -> str:
@@ -358,6 +375,7 @@ def run_options(
         "test_fingerprint": task.test.fingerprint[:32],
         "seed": seed,
         "precision": precision,
+        "processes": rank_and_count()[1],  # norms, dropout and mixing see one process's share of a batch
     }
 
 

@@ -52,6 +52,17 @@ class TransferProtocol(Generic[Options]):
             return self
         return replace(self, options=replace(self.options, view=self.small_view))
 
+    @property
+    def summary(self) -> str:
+        """The numbers in one line, and where they are from."""
+        options = self.options
+        lrs = " or ".join(f"{lr:g}" for lr in self.lrs)
+        decays = " or ".join(f"{decay:g}" for decay in self.weight_decays)
+        return (
+            f"{options.optimizer.name}, {options.epochs} epochs of batches of {options.batch_size}, "
+            f"{options.schedule.kind} lr {lrs}, weight decay {decays}; {self.source.split(' Differs:')[0]}"
+        )
+
     def cells(self, dataset: str) -> list[Options]:
         """The options of every cell that is tried on `dataset`."""
         lrs = self.lrs_of.get(dataset, self.lrs)
