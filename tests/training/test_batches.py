@@ -60,6 +60,36 @@ def test_views_change_from_epoch_to_epoch() -> None:
     assert not torch.equal(first, second)
 
 
+def test_views_and_what_belongs_to_them_come_again_in_turn() -> None:
+    extra = [torch.full((10, 1), float(view)) for view in range(3)]
+    made = batches(view=RandomView(scale=(0.3, 0.6)), batch_size=10, num_views=3, extra=extra)
+    fresh = batches(view=RandomView(scale=(0.3, 0.6)), batch_size=10)
+    for epoch in range(5):
+        images, _, values = made.batch(epoch)
+        assert values.unique().tolist() == [epoch % 3]
+        places = np.argsort(made.rows(epoch))  # the order is new all the same
+        expected = fresh.batch(epoch % 3)[0][np.argsort(fresh.rows(epoch % 3))]
+        assert torch.equal(images[places], expected)
+    with pytest.raises(ValueError, match="num_views must divide the 3 tensors of extra, got 2"):
+        batches(num_views=2, extra=extra)
+
+
+def test_a_batch_may_hold_the_same_crops_through_another_preprocessing() -> None:
+    other = Preprocessing(PLAIN.geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    larger = Preprocessing(Geometry((16, 12), None), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    made = batches(view=RandomView(), also=[other, larger])
+    images, _, plain, large = made.batch(1)
+    torch.testing.assert_close(images / 2 + 0.5, plain)
+    assert large.shape == (4, 3, 16, 12)
+
+
+def test_an_epoch_may_hold_some_rows_only() -> None:
+    made = batches(only=np.array([1, 4, 8]), batch_size=2, extra=[torch.arange(10.0)])
+    assert (made.num_images, made.steps_per_epoch) == (3, 2)
+    assert sorted(np.concatenate([made.rows(0), made.rows(1)]).tolist()) == [1, 4, 8]
+    assert made.batch(0)[2].tolist() == made.rows(0).tolist()
+
+
 def test_processes_share_a_batch_between_them() -> None:
     whole = batches().rows(0)
     shares = [batches(rank=rank, num_processes=2).batch(0)[1].tolist() for rank in (0, 1)]

@@ -96,7 +96,7 @@ def load_backbones(
 def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
     """A callback that shows images done, images/s and time left: a bar on a terminal, else a line every 10 s."""
     if not sys.stderr.isatty():
-        yield _progress_lines()
+        yield extraction_lines()
         return
     columns = (
         TextColumn("extracting"),
@@ -114,12 +114,13 @@ def extraction_progress() -> Iterator[Callable[[ExtractionProgress], None]]:
             _bar_console = None
 
 
-def _progress_lines() -> Callable[[ExtractionProgress], None]:
+def extraction_lines() -> Callable[[ExtractionProgress], None]:
+    """A callback that says images done, images/s and time left every 10 s."""
     last = time.monotonic()
 
     def show(progress: ExtractionProgress) -> None:
         nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S and progress.images_done < progress.images_total:
+        if time.monotonic() - last >= LINE_EVERY_S and 0 < progress.images_done < progress.images_total:
             last = time.monotonic()
             left = f", {progress.seconds_left:.0f} s left" if progress.seconds_left is not None else ""
             done = f"{progress.images_done}/{progress.images_total} images"

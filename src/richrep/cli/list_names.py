@@ -52,13 +52,14 @@ def _datasets() -> list[tuple[str, str]]:
 def _protocols() -> list[tuple[str, str]]:
     """Of probe, their twins, and those of the methods that train."""
     from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS
-    from richrep.evaluation.transfer import STAGE2_PROTOCOLS
+    from richrep.evaluation.transfer import DISTILL_PROTOCOLS, STAGE2_PROTOCOLS
 
     twin = "the same, but chosen on TEST, as papers did: optimistic"
     return [
         *((name, _first_line(protocol)) for name, protocol in PROTOCOLS.items()),
         *((name, twin) for name in LEGACY_TEST_SELECTION),
         *((name, _first_line(protocol)) for name, protocol in STAGE2_PROTOCOLS.items()),
+        *((f"{name} (distill)", protocol.source) for name, protocol in DISTILL_PROTOCOLS.items()),
     ]
 
 

@@ -14,6 +14,7 @@ from richrep.cli import (
     convert,
     datasets,
     demo,
+    distill,
     extract,
     finetune,
     inspect,
@@ -50,6 +51,7 @@ app.command("rank")(rank.rank)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
 app.command("two-stage")(two_stage.two_stage)
+app.command("distill")(distill.distill)
 app.command("run")(run_recipe.run)
 app.command("results")(results.results)
 app.command("datasets")(datasets.datasets)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from richrep.cli import options
 
 if TYPE_CHECKING:
-    from richrep.evaluation.transfer.protocol import FinetuneProtocol
+    from richrep.evaluation.transfer.protocol import FinetuneProtocol, TransferProtocol
+    from richrep.training.distill import DistillOptions
+    from richrep.training.finetune import FinetuneOptions
     from richrep.training.schedules import Schedule
+
+Options = TypeVar("Options", "FinetuneOptions", "DistillOptions")
 
 Lrs = Annotated[
     list[float] | None,
@@ -156,6 +160,7 @@ Seeds = Annotated[
     ),
 ]
 
+_DISTILL = ("loss", "temperature", "label_weight", "heads", "num_views")
 
 _OPTIONS = {  # parameter of a command -> name for `changed`, where they differ
     **dict.fromkeys(("lrs", "weight_decays", "epochs", "batch_size", "optimizer", "schedule", "warmup_epochs"), ""),
@@ -173,7 +178,7 @@ def changed_by(protocol: FinetuneProtocol, parameters: Mapping[str, Any]) -> Fin
     return changed(protocol, {_OPTIONS[name] or name: value for name, value in values.items()})
 
 
-def changed(protocol: FinetuneProtocol, given: dict[str, Any]) -> FinetuneProtocol:
+def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> TransferProtocol[Options]:
     """The protocol with the options that were given (not None) in place of its own."""
     from dataclasses import replace
 
@@ -182,9 +187,18 @@ def changed(protocol: FinetuneProtocol, given: dict[str, Any]) -> FinetuneProtoc
     from richrep.training.mix import MixOptions
 
     given = {name: value for name, value in given.items() if value is not None}
-    training = protocol.options
+    training: Any = protocol.options  # of which every method has its own fields
     groups = {name: given[name] for name in ("head_lr", "layer_decay") if name in given}
-    plain = ("epochs", "batch_size", "head_init", "label_smoothing", "norm_layers", "clip_norm", "accumulate")
+    plain: tuple[str, ...] = (
+        "epochs",
+        "batch_size",
+        "head_init",
+        "label_smoothing",
+        "norm_layers",
+        "clip_norm",
+        "accumulate",
+        *_DISTILL,
+    )
     simple = {name: given[name] for name in (*plain, "early_stop", "ema_decay", "checkpoint_every") if name in given}
     schedule = _changed_schedule(training.schedule, given)
     training = replace(training, groups=replace(training.groups, **groups), schedule=schedule, **simple)

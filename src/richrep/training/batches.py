@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -46,7 +46,12 @@ class ImageBatches:
         preprocessing: its geometry applies when there is no view; a view ends at its size; its mean and std always do.
         view: random crop and flip; None for the deterministic view.
         drop_last: leave out the short batch at the end of an epoch; there must be a whole one then.
-        extra: tensors of N rows, given beside images and labels (outputs of teachers).
+        num_views: V: epoch e sees view e mod V of every image, so that what was computed on V views fits; None draws
+            new views for every epoch.
+        extra: tensors of N rows, given beside images and labels (outputs of teachers). With `num_views` V times as
+            many, those of the first view first; a batch gets those of its view.
+        also: further preprocessings: after all else a batch holds the same crops of its images through each of them.
+        only: rows of `split` to train on; None means all.
         rank, num_processes: this process takes every `num_processes`-th image of a batch; all of them take a
             whole batch that has fewer images than there are processes.
     """
@@ -57,14 +62,19 @@ class ImageBatches:
     seed: int
     view: RandomView | None = None
     drop_last: bool = False
+    num_views: int | None = None
     extra: Sequence[torch.Tensor] = field(default=())
+    also: Sequence[Preprocessing] = field(default=())
+    only: np.ndarray | None = None
     rank: int = 0
     num_processes: int = 1
 
     def __post_init__(self) -> None:
-        most = len(self.split) if self.drop_last else 2**31
+        most = self.num_images if self.drop_last else 2**31
         if not 1 <= self.batch_size <= most:
-            raise RichrepError(f"batch_size must be in [1, {most}], got {self.batch_size}: {len(self.split)} images.")
+            raise RichrepError(f"batch_size must be in [1, {most}], got {self.batch_size}: {self.num_images} images.")
+        if self.num_views is not None and (self.num_views < 1 or len(self.extra) % self.num_views):
+            raise ValueError(f"num_views must divide the {len(self.extra)} tensors of extra, got {self.num_views}.")
         if self.batch_size < self.num_processes:
             raise RichrepError(
                 f"batch_size {self.batch_size} is less than the {self.num_processes} processes that share it. "
@@ -72,32 +82,54 @@ class ImageBatches:
             )
 
     @property
+    def num_images(self) -> int:
+        """Images of one epoch."""
+        return len(self.split) if self.only is None else len(self.only)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of one pass over the images."""
-        whole, rest = divmod(len(self.split), self.batch_size)
+        whole, rest = divmod(self.num_images, self.batch_size)
         return whole + int(rest > 0 and not self.drop_last)
 
     def rows(self, step: int) -> np.ndarray:
         """Rows (B,) of the split that make up the batch of `step`, over all processes."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.split))
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return chosen if self.only is None else self.only[chosen]
 
     def batch(self, step: int) -> Batch:
-        """Images (B, 3, H, W), labels (B,) int64, and the rows of `extra`; this process's share."""
+        """Images (B, 3, H, W), labels (B,) int64, rows of `extra`, images as of `also`; this process's share."""
         rows = self.rows(step)
         if len(rows) >= self.num_processes:
             rows = rows[self.rank :: self.num_processes]
         epoch = step // self.steps_per_epoch
-        pixels = torch.stack([torch.from_numpy(self._pixels(int(row), epoch)) for row in rows])
+        draw = epoch if self.num_views is None else epoch % self.num_views
+        wanted = (self.preprocessing, *self.also)
+        framed = [self._pixels(int(row), draw, dict.fromkeys(one.geometry for one in wanted)) for row in rows]
+        images, *others = (
+            one.normalize(torch.stack([torch.from_numpy(pixels[one.geometry]) for pixels in framed])) for one in wanted
+        )
         labels = torch.from_numpy(self.split.labels[rows])
-        return (self.preprocessing.normalize(pixels), labels, *(values[rows] for values in self.extra))
+        return (images, labels, *(values[rows] for values in self._extra(draw)), *others)
 
-    def _pixels(self, row: int, epoch: int) -> np.ndarray:
-        image, geometry = self.split.load_image(row), self.preprocessing.geometry
+    def _extra(self, draw: int) -> Sequence[torch.Tensor]:
+        """The tensors of `extra` that belong to a view."""
+        if self.num_views is None:
+            return self.extra
+        count = len(self.extra) // self.num_views
+        return self.extra[draw * count : (draw + 1) * count]
+
+    def _pixels(self, row: int, draw: int, geometries: Iterable[Geometry]) -> dict[Geometry, np.ndarray]:
+        """One view of an image in several geometries: the same crop of it, mirrored or not."""
+        image = self.split.load_image(row)
         if self.view is None:
-            return geometry.apply(image).copy()
-        return self.view.apply(image, geometry, view_generator(seed=self.seed, draw=epoch, row=row)).copy()
+            return {geometry: geometry.apply(image).copy() for geometry in geometries}
+        return {
+            geometry: self.view.apply(image, geometry, view_generator(seed=self.seed, draw=draw, row=row)).copy()
+            for geometry in geometries
+        }
 
 
 def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Iterator[Batch]:

@@ -68,21 +68,22 @@ def linear_of_head(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     return weight.to("cpu", torch.float32, copy=True), bias.to("cpu", torch.float32, copy=True)
 
 
-def check_same_classes(class_names: Mapping[str, Sequence[str]]) -> None:
+def check_same_classes(class_names: Mapping[str, Sequence[str]], *, advice: str = _AFRESH) -> None:
     """Raises RichrepError when the heads of several networks, or a head and its data, do not mean the same classes.
 
     Args:
         class_names: who ("a.pth", "cifar10") -> the names of its classes in the order of its logits or labels.
+        advice: what to do about it.
     """
     (first, names), *others = class_names.items()
     for other, found in others:
         if len(found) != len(names):
-            raise RichrepError(f"{first} has {len(names)} classes, {other} {len(found)}. {_AFRESH}")
+            raise RichrepError(f"{first} has {len(names)} classes, {other} {len(found)}. {advice}")
         different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(names, found, strict=True)) if a != b]
         if different:
             same = "the same classes in another order" if set(names) == set(found) else "other classes"
             listed = ", ".join(different[:6]) + (f", … ({len(different)} in all)" if len(different) > 6 else "")
-            raise RichrepError(f"{first} and {other} have {same}: {listed}. Averaging would mix them up. {_AFRESH}")
+            raise RichrepError(f"{first} and {other} have {same}: {listed}. Averaging would mix them up. {advice}")
 
 
 @torch.no_grad()

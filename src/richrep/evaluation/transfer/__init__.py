@@ -1,10 +1,12 @@
-"""Transfer by training: protocols of fine-tuning, two-stage fine-tuning and distillation; FINETUNE_PROTOCOLS
-and STAGE2_PROTOCOLS."""
+"""Transfer by training: protocols of fine-tuning, two-stage fine-tuning and distillation; the registries."""
 
 from __future__ import annotations
 
+from richrep.evaluation.transfer import distill_default
 from richrep.evaluation.transfer.finetune_default import DEFAULT
-from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.protocol import DistillProtocol, FinetuneProtocol
+from richrep.evaluation.transfer.rfc_synthesis import RFC_SYNTHESIS
+from richrep.evaluation.transfer.rrl_distill import RRL_DISTILL
 from richrep.evaluation.transfer.rrl_finetune import RRL_FINETUNE
 from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
 from richrep.evaluation.transfer.sparse_finetune import SPARSE_FINETUNE
@@ -20,4 +22,10 @@ FINETUNE_PROTOCOLS: dict[str, FinetuneProtocol] = {
 STAGE2_PROTOCOLS: dict[str, type[Stage2Protocol]] = {
     "rrl-two-stage": RrlTwoStage,
     "two-stage-logistic": TwoStageLogistic,
+}
+
+DISTILL_PROTOCOLS: dict[str, DistillProtocol] = {
+    "default": distill_default.DEFAULT,
+    "rrl-distill": RRL_DISTILL,
+    "rfc-synthesis": RFC_SYNTHESIS,
 }

@@ -1,17 +1,21 @@
-"""A protocol of fine-tuning: what is tried, and how one of it is chosen."""
+"""A protocol of training on the target: what is tried, and how one of it is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Generic, TypeAlias, TypeVar
 
 from richrep.data.augment import RandomView
+from richrep.training.distill import DistillOptions
 from richrep.training.finetune import FinetuneOptions
+
+Options = TypeVar("Options", FinetuneOptions, DistillOptions)
 
 
 @dataclass(frozen=True)
-class FinetuneProtocol:
+class TransferProtocol(Generic[Options]):
     """Learning rates and weight decays that are tried on val, and everything else of the training.
 
     With one cell nothing is chosen, so all of train and val is trained on. With several, each is trained on train; the
@@ -29,7 +33,7 @@ class FinetuneProtocol:
     name: str
     lrs: tuple[float, ...]
     weight_decays: tuple[float, ...]
-    options: FinetuneOptions
+    options: Options
     lrs_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weight_decays_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     views_of: Mapping[str, RandomView] = field(default_factory=dict)
@@ -37,7 +41,7 @@ class FinetuneProtocol:
     refit: bool = True
     source: str = ""
 
-    def cells(self, dataset: str) -> list[FinetuneOptions]:
+    def cells(self, dataset: str) -> list[Options]:
         """The options of every cell that is tried on `dataset`."""
         lrs = self.lrs_of.get(dataset, self.lrs)
         decays = self.weight_decays_of.get(dataset, self.weight_decays)
@@ -46,3 +50,7 @@ class FinetuneProtocol:
             replace(options, optimizer=replace(options.optimizer, lr=lr, weight_decay=decay))
             for lr, decay in product(lrs, decays)
         ]
+
+
+FinetuneProtocol: TypeAlias = TransferProtocol[FinetuneOptions]
+DistillProtocol: TypeAlias = TransferProtocol[DistillOptions]

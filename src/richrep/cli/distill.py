@@ -1,0 +1,226 @@
+"""`richrep distill`: one network taught by several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from richrep.cli import console, options
+from richrep.cli import training_options as training
+
+if TYPE_CHECKING:
+    from richrep.evaluation.record import Record
+    from richrep.evaluation.transfer.protocol import DistillProtocol
+
+
+def distill(
+    backbones: Annotated[
+        list[str], typer.Option("--backbone", "-b", metavar="ADDRESS", help="A teacher. Repeat for several.")
+    ],
+    students: Annotated[
+        list[str],
+        typer.Option(
+            "--student",
+            metavar="ARCH",
+            help="An architecture of timm or CIFAR (random weights), or the address of any backbone (where it starts). "
+            "Repeat for several, one after the other.",
+        ),
+    ],
+    dataset: options.DatasetAddress,
+    protocol: Annotated[str, typer.Option("--protocol", help="default, rrl-distill or rfc-synthesis.")] = "default",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="kl|hard|cosine|mse",
+            help="On the teachers' logits (kl; hard: their preferred classes) or features (cosine, mse).",
+            show_default="kl where a teacher has a head, else cosine",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="X", help="Of kl.", show_default="by protocol")
+    ] = None,
+    label_weight: Annotated[
+        float | None,
+        typer.Option("--label-weight", metavar="X", min=0, help="Of cross-entropy with the labels.", show_default="0"),
+    ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            "--heads",
+            metavar="discard|average",
+            help="What becomes of the heads; average: one head, where all teachers have the data set's classes.",
+            show_default="by protocol",
+        ),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            "--views",
+            metavar="V",
+            min=0,
+            help="Teachers run once on V random views of every image, which epochs cycle through; 0: new views every "
+            "epoch, teachers run in every step.",
+            show_default="by protocol",
+        ),
+    ] = None,
+    labels_alone: Annotated[
+        bool, typer.Option("--labels-alone/--no-labels-alone", help="Also the student on labels, with the same budget.")
+    ] = True,
+    normalization: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--normalization", metavar="NAME", help="Of the probe that measures all.", show_default="as probe"
+        ),
+    ] = None,
+    lrs: training.Lrs = None,
+    weight_decays: training.WeightDecays = None,
+    epochs: training.Epochs = None,
+    batch_size: training.BatchSize = None,
+    optimizer: training.Optimizer = None,
+    schedule: training.ScheduleKind = None,
+    warmup_epochs: training.WarmupEpochs = None,
+    head_init: training.HeadInit = None,
+    head_lr: training.HeadLr = None,
+    layer_decay: training.LayerDecay = None,
+    clip_norm: training.ClipNorm = None,
+    accumulate: training.Accumulate = None,
+    crop_scale: training.CropScale = None,
+    augment: training.Augment = True,
+    refit: training.Refit = None,
+    seeds: training.Seeds = None,
+    train_size: options.TrainSize = None,
+    test_size: options.TestSize = None,
+    data_root: options.DataRoot = None,
+    preprocess: options.Preprocess = None,
+    device: options.Device = None,
+    precision: options.Precision = "fp32",
+    cache_dir: options.CacheDir = None,
+    checkpoint_steps: training.CheckpointSteps = None,
+    name: training.Name = None,
+    restart: training.Restart = False,
+    out: options.Out = options.DEFAULT_OUT,
+    json: options.Json = None,
+) -> None:
+    """Test score of a student taught by all backbones, beside theirs, their concatenation's, and labels alone.
+
+    The student has one linear head for each teacher, which is held against that teacher's logits, or features where it
+    has no head; the losses are added. All rows are measured alike, by the tuned probe of frozen features. Learning rate
+    and weight decay are chosen by the student's probe on a val part of train; then all of train is trained on. The
+    student is kept as run:NAME. A run that was stopped, also by a kill, goes on when the same command is given again.
+
+    Example: richrep distill -b a.pth -b b.pth --student resnet20 -d cifar10 --train-size 2000
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from richrep.cli.probe import make_protocol
+    from richrep.data.datasets import load_dataset
+    from richrep.errors import RichrepError, unknown_name_message
+    from richrep.evaluation.task import load_members
+    from richrep.evaluation.transfer import DISTILL_PROTOCOLS
+    from richrep.evaluation.transfer.distill import distill as run_distill
+    from richrep.evaluation.transfer.distill import student_address
+    from richrep.evaluation.transfer.finetune import Where
+    from richrep.features.cache import FeatureCache
+    from richrep.paths import default_cache_root
+    from richrep.reports.distill import distill_notes
+    from richrep.reports.render import render_json, render_rich
+    from richrep.reports.tables import make_probe_table
+    from richrep.training.teachers import choose_matches
+
+    console.check_writable(json)
+    console.check_folder(out, "--out")
+    if protocol not in DISTILL_PROTOCOLS:
+        raise RichrepError(unknown_name_message("protocol", protocol, DISTILL_PROTOCOLS))
+    chosen = training.changed(
+        DISTILL_PROTOCOLS[protocol],
+        {
+            "loss": loss,
+            "temperature": temperature,
+            "label_weight": label_weight,
+            "heads": heads,
+            "num_views": views,
+            "lrs": lrs or None,
+            "weight_decays": weight_decays or None,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "head_init": head_init,
+            "head_lr": head_lr,
+            "layer_decay": layer_decay,
+            "clip_norm": clip_norm,
+            "accumulate": accumulate,
+            "crop_scale": crop_scale,
+            "augment": augment,
+            "refit": refit,
+            "checkpoint_every": checkpoint_steps,
+        },
+    )
+    measure = make_protocol("logistic", normalization)
+    source = load_dataset(dataset, data_root=data_root)
+    source.train.first(train_size), source.test.first(test_size)
+    seeds = list(dict.fromkeys(seeds or [0]))
+    if name is not None and len(seeds) > 1:
+        raise RichrepError("--name names one run; with several --seed leave it out.")
+    addresses = [student_address(student) for student in students]
+    teachers = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
+    learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
+    for match in choose_matches(load_members(teachers, seed=seeds[0]), chosen.options.loss):  # by names that differ
+        console.say(match.describe())
+    console.say(_views_in_words(chosen, source.name))
+    records: list[Record] = []
+
+    def keep(record: Record) -> None:
+        records.append(record)
+        accuracy = record.score("test", "accuracy") or 0.0
+        console.say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed})")
+
+    for seed in seeds:
+        if seed != seeds[0]:
+            teachers = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
+            learners = console.load_backbones(addresses, seed=seed, preprocess=preprocess, report=False)
+        with console.training_progress() as progress:
+            run_distill(
+                teachers,
+                learners,
+                source,
+                protocol=chosen,
+                measure=measure,  # type: ignore[arg-type]  # of the name "logistic"
+                labels_alone=labels_alone,
+                seed=seed,
+                train_size=train_size,
+                test_size=test_size,
+                cache=FeatureCache(cache_dir or default_cache_root()),
+                where=Where(
+                    out=Path(out),
+                    name=name,
+                    restart=restart,
+                    device=device,
+                    precision=precision,  # type: ignore[arg-type]  # the library checks it
+                    on_progress=progress,
+                ),
+                on_record=keep,
+                on_extract=console.extraction_lines(),
+            )
+    if json != "-":
+        screen, table = console.stdout(), make_probe_table(records)
+        table = replace(table, notes=(*table.notes, *distill_notes(records)))
+        screen.print(render_rich(table, width=screen.width))
+    if json is not None:
+        console.write_text(json, render_json(records))
+    runs = dict.fromkeys(f"run:{record.solver['run']}" for record in records if "run" in record.solver)
+    console.say(f"{len(records)} records in {out}. The students: {', '.join(runs)}")
+
+
+def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:
+    """When teachers run, by the options of the first cell; all cells agree in it."""
+    training = protocol.cells(dataset)[0]
+    if not training.cached_views:
+        return "The teachers run in every step, on new views of the images."
+    if training.view is None:
+        return "The teachers run once on every image."
+    return f"The teachers run once on {training.cached_views} views of every image: {training.view.describe()}."
