@@ -77,3 +77,23 @@ def test_trainings_stand_beside_probes_in_the_table_of_results(tuned, make_recor
         ("init-cat", "default", ""),
         ("probe", "logistic", ""),
     ]
+
+
+def test_what_a_joint_model_gains_is_said_with_its_intervals_and_its_protocol(tuned):
+    record = tuned(0.9, kind="two-stage")
+    gains = {
+        "gain_over_best_member": 0.02,
+        "gain_over_best_member_ci95": [0.01, 0.03],
+        "best_member": "finetune(a)",
+        "gain_over_ensemble": -0.005,
+        "gain_over_ensemble_ci95": [-0.01, 0.002],
+    }
+    metrics = record.metrics | {"test": record.metrics["test"] | gains}
+    joint = record.model_copy(update={"metrics": metrics, "elapsed_s": record.elapsed_s | {"members": 100.0}})
+    table = print_training_table([tuned(0.88), joint])
+    assert (
+        "two-stage(resnet20), default: +2.00 points over finetune(a), its best member on val (95 % interval "
+        "+1.0 – +3.0, paired on the same test images): a gain; -0.50 points over the mean of its members' logits "
+        "(95 % interval -1.0 – +0.2, paired on the same test images): no clear difference."
+    ) in table.notes
+    assert [row.train_s for row in make_training_rows([joint])] == [114.0]

@@ -91,7 +91,7 @@ def two_stage(
     from richrep.features.memory import choose_budget
     from richrep.paths import default_cache_root
     from richrep.reports.render import render_json, render_rich
-    from richrep.reports.tables import make_probe_table
+    from richrep.reports.training_table import print_training_table
 
     console.check_writable(json)
     console.check_folder(out, "--out")
@@ -104,6 +104,7 @@ def two_stage(
             raise RichrepError(unknown_name_message("protocol of stage 2", wanted, STAGE2_PROTOCOLS))
     chosen = training.changed_by(FINETUNE_PROTOCOLS[protocol], context.params)
     source = load_dataset(dataset, data_root=data_root)
+    chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
     seeds = list(dict.fromkeys(seeds or [0]))
     if name is not None and len(seeds) > 1:
@@ -150,7 +151,7 @@ def two_stage(
             )
     if json != "-":
         screen = console.stdout()
-        screen.print(render_rich(make_probe_table(records), width=screen.width))
+        screen.print(render_rich(print_training_table(records), width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
     made = [str(record.solver["run"]) for record in records if record.kind == "two-stage"]

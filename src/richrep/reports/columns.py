@@ -144,16 +144,14 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
     sentences = []
     with_gain = [row for row in rows if row.gain is not None]
     several_seeds = len({row.seed for row in with_gain}) > 1
-    several_protocols = len({row.protocol for row in with_gain}) > 1
     for row in with_gain:
         if row.gain is not None:
-            seen = _verdict(row.gain_low, row.gain_high)
+            seen = verdict(row.gain_low, row.gain_high)
             interval = format_interval(row.gain_low, row.gain_high, sign=True)
             paired = "on the same test images" if (row.num_repeats or 1) == 1 else f"over {row.num_repeats} draws"
             seed = f", seed {row.seed}" if several_seeds else ""
-            protocol = f", {row.protocol}" if several_protocols else ""
             sentences.append(
-                f"{row.representation}{protocol}{seed}: {100 * row.gain:+.2f} points over "
+                f"{row.representation}{seed}: {100 * row.gain:+.2f} points over "
                 f"{f'{row.best_member}, ' if row.best_member else ''}"
                 f"its best member on {'test' if row.val_accuracy is None else 'val'}"
                 + (f" (95 % interval {interval}, paired {paired}): {seen}." if seen else ".")
@@ -161,7 +159,8 @@ def _gain_sentences(rows: Sequence[ProbeRow]) -> list[str]:
     return sentences
 
 
-def _verdict(low: float | None, high: float | None) -> str:
+def verdict(low: float | None, high: float | None) -> str:
+    """What the 95 % interval of a difference says; "" without one."""
     if low is None or high is None:
         return ""
     return "a gain" if low > 0 else "a loss" if high < 0 else "no clear difference"

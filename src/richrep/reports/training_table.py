@@ -12,11 +12,13 @@ from richrep.reports.columns import (
     Column,
     PrintedTable,
     format_images,
+    format_interval,
     format_mean_accuracy,
     format_method,
     format_percent,
     format_seconds,
     lay_out,
+    verdict,
 )
 from richrep.reports.tables import ResultRow, group_seeds, make_result_row, repeated_note
 
@@ -31,7 +33,7 @@ class TrainingRow:
         result: means and spread of the scores.
         lr, weight_decay, steps: what selection chose, "0.01, 0.03" where seeds differ; None where nothing says.
         chosen: the other hyper-parameters, "temperature=4".
-        train_s: seconds of choosing and training, the mean over seeds; None where nothing says.
+        train_s: seconds of choosing and training, its members' included, the mean over seeds; None where nothing says.
     """
 
     result: ResultRow
@@ -57,14 +59,38 @@ def print_training_table(records: Iterable[Record], *, failures: Mapping[str, st
     """
     records = list(records)
     notes = [f"{name} was not measured: {reason}" for name, reason in (failures or {}).items()]
-    notes += repeated_note(group_seeds(records)[2])
+    notes += [*repeated_note(group_seeds(records)[2]), *_gain_sentences(records)]
     return lay_out(TRAINING_COLUMNS, make_training_rows(records), tuple(notes))
+
+
+def _gain_sentences(records: Sequence[Record]) -> list[str]:
+    """What every joint model gains over the best of its members, and over the mean of their logits."""
+    several_seeds = len({record.seed for record in records}) > 1
+    sentences = []
+    for record in records:
+        best = record.metrics.get("test", {}).get("best_member")
+        over = {
+            "gain_over_best_member": f"{f'{best}, ' if best else ''}its best member on val",
+            "gain_over_ensemble": "the mean of its members' logits",
+        }
+        gains = [_gain(record, name, text) for name, text in over.items() if record.score("test", name) is not None]
+        seed = f", seed {record.seed}" if several_seeds else ""
+        if gains:
+            sentences.append(f"{record.representation}, {record.protocol_name}{seed}: {'; '.join(gains)}.")
+    return sentences
+
+
+def _gain(record: Record, name: str, over: str) -> str:
+    low, high = record.interval("test", name) or (None, None)
+    seen = f" (95 % interval {format_interval(low, high, sign=True)}, paired on the same test images)"
+    said = f"{seen}: {verdict(low, high)}" if low is not None else ""
+    return f"{100 * (record.score('test', name) or 0.0):+.2f} points over {over}{said}"
 
 
 def _row(group: Sequence[Record], variant: str) -> TrainingRow:
     others = {name for record in group for name in record.hyperparameters} - set(_OWN_COLUMNS)
     seconds = [
-        record.elapsed_s["select"] + record.elapsed_s["fit"]
+        record.elapsed_s.get("members", 0.0) + record.elapsed_s["select"] + record.elapsed_s["fit"]
         for record in group
         if {"select", "fit"} <= {*record.elapsed_s}
     ]

@@ -20,7 +20,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.override import override_preprocessing
 from richrep.data.datasets import load_split
 from richrep.data.split import Split, carve_val
-from richrep.errors import CheckpointError, RichrepError
+from richrep.errors import CheckpointError, DivergedError, RichrepError
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import make_task
 from richrep.evaluation.transfer import STAGE2_PROTOCOLS, stage1
@@ -323,6 +323,14 @@ def test_other_options_are_refused_and_restart_begins_all_anew(done: Done, tmp_p
     records = run(tmp_path, stage2=(other,), protocol=longer, name="mine", restart=True)
     assert [r.solver["run"] for r in records] == ["mine-0", "mine-1", "mine-ensemble", "mine-two-stage-logistic"]
     assert records[0].protocol["options"]["epochs"] == 1
+
+
+def test_a_member_that_diverges_is_named_when_the_others_are_done(tmp_path: Path) -> None:
+    runs: list[str] = []
+    wild = replace(STAGE1, lrs=(1e25,))
+    with pytest.raises(DivergedError, match=r"Stage 2 needs every member\. random-resnet20#1: .* random-resnet20#2: "):
+        run(tmp_path, protocol=wild, on_progress=lambda p: runs.append(p.run))
+    assert len(set(runs)) == 2
 
 
 def test_one_member_or_one_twice_is_refused_before_any_work(tmp_path: Path) -> None:

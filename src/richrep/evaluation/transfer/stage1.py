@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from richrep.backbones.backbone import Backbone
-from richrep.errors import RunBusyError
+from richrep.errors import DivergedError, RunBusyError
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import Task
 from richrep.evaluation.transfer.finetune import Where, finetune_run
@@ -37,13 +37,16 @@ def finetune_members(
 
     Args:
         names: of the runs.
+
+    Raises:
+        DivergedError: of some members no cell gave a finite loss; said when the others are done.
     """
     records: dict[int, Record] = {}
+    diverged: dict[int, str] = {}
     said = False
-    while len(records) < len(members):
-        before = len(records)
+    while len(done := [*records, *diverged]) < len(members):
         for i, (member, name) in enumerate(zip(members, names, strict=True)):
-            if i in records:
+            if i in done:
                 continue
             try:
                 record = finetune_run(
@@ -51,13 +54,18 @@ def finetune_members(
                 )
             except RunBusyError:
                 continue
+            except DivergedError as error:
+                diverged[i] = f"{member.name}: {error}"
+                continue
             records[i] = record = record.model_copy(update={"representation": f"finetune({member.name})"})
             if on_record is not None:
                 on_record(record)
-        if len(records) == before:
+        if len(records) + len(diverged) == len(done):
             if not said:
-                busy = ", ".join(name for i, name in enumerate(names) if i not in records)
+                busy = ", ".join(name for i, name in enumerate(names) if i not in done)
                 logger.warning("Waiting for other processes, which train %s.", busy)
                 said = True
             time.sleep(_POLL_S)
+    if diverged:
+        raise DivergedError(f"Stage 2 needs every member. {' '.join(diverged.values())} Or leave those out.")
     return [records[i] for i in range(len(members))]
