@@ -16,6 +16,7 @@ from richrep.reports.method_table import Measured, Published
 logger = logging.getLogger(__name__)
 
 ALONE, TOGETHER = "alone", "together"
+BEST_ON_VAL = "best-on-val"
 
 
 def measured(
@@ -61,8 +62,12 @@ def _rows(cell: Cell, records: Sequence[Record]) -> list[tuple[str, list[Record]
 
 
 def _matching(records: Sequence[Record], patterns: Iterable[str]) -> list[Record]:
+    """The records that match every pattern; "best-on-val" keeps one of those that match the patterns before it."""
     chosen = list(records)
     for pattern in patterns:
+        if pattern == BEST_ON_VAL:
+            chosen = _best_on_val(chosen)
+            continue
         if pattern in (ALONE, TOGETHER):
             chosen = [
                 record for record in chosen if _is_alone(record) == (pattern == ALONE) and record.kind != "own-head"
@@ -70,6 +75,21 @@ def _matching(records: Sequence[Record], patterns: Iterable[str]) -> list[Record
         elif chosen:
             chosen = filter_records(chosen, [pattern])
     return chosen
+
+
+def _best_on_val(records: Sequence[Record]) -> list[Record]:
+    """Of the records of one data set, training size and seed, the one of highest val accuracy; of equal ones the first.
+
+    Test does not choose; records without a val score are left out.
+    """
+    best: dict[tuple[str, int, int], Record] = {}
+    for record in records:
+        accuracy = record.score("val", "accuracy")
+        data = record.dataset
+        key = (data.name, data.num_train + data.num_val, record.seed)
+        if accuracy is not None and (key not in best or accuracy > (best[key].score("val", "accuracy") or 0.0)):
+            best[key] = record
+    return list(best.values())
 
 
 def _is_alone(record: Record) -> bool:

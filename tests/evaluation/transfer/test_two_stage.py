@@ -293,7 +293,9 @@ def test_a_kill_in_either_stage_changes_no_number(done: Done, tmp_path: Path) ->
     assert killed.returncode == 0, killed.stderr
     steps: list[str] = []
     records = run(tmp_path, on_progress=lambda p: steps.append(p.run))
-    assert [record.metrics for record in records] == [record.metrics for record in done.records]
+    assert records[0].metrics["test"] == done.records[0].metrics["test"]  # there fine-tuned before, without a val
+    assert [record.metrics for record in records[1:]] == [record.metrics for record in done.records[1:]]
+    assert records[0].score("val", "accuracy") is not None and done.records[0].metrics["val"] == {}
     assert set(steps) == {records[3].solver["run"]}
     assert not list(tmp_path.glob("*/states/*.pt"))
 

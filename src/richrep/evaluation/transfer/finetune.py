@@ -147,7 +147,7 @@ def finetune_run(
             return found
         start = time.perf_counter()
         chosen = job.choose()
-        job.keep_selected(chosen)
+        chosen = job.keep_selected(chosen)
         select_s = time.perf_counter() - start
         made = job.train_chosen(chosen)
         fit_s = time.perf_counter() - start - select_s
@@ -179,10 +179,11 @@ class _Job:
         self.selects = len(self.cells) > 1 or protocol.options.early_stop is not None or not protocol.refit
         self.keeps_selected = protocol.refit and (self.selects or keep_selected)
         kept = len(train_rows), len(val_rows)
-        self.sizes = (*(kept if self.selects else (sum(kept), 0)), len(task.test))
+        scores_val = self.selects or self.keeps_selected
+        self.sizes = (*(kept if scores_val else (sum(kept), 0)), len(task.test))
         stored = task.num_stored_train is not None
         drawn = f"{protocol.val_fraction:.0%} of train, per class, seed {seed}"
-        self.val_note = ("as stored by the data set" if stored else drawn) if self.selects else "none: one cell"
+        self.val_note = ("as stored by the data set" if stored else drawn) if scores_val else "none: one cell"
 
     def choose(self) -> ChosenCell:
         """The cell of highest val accuracy; with one cell, that, untried."""
@@ -191,15 +192,26 @@ class _Job:
         names = [cell_name(cell) for cell in self.cells]
         return choose_cell(self.folder, names, lambda index: self._train_cell(index).result)
 
-    def keep_selected(self, chosen: ChosenCell) -> None:
+    def keep_selected(self, chosen: ChosenCell) -> ChosenCell:
         """Saves the chosen cell's network, trained on train alone, where that is wanted and not there yet.
 
-        Without refit the model of the run is that network.
+        Without refit the model of the run is that network. Returns the choice with the scores of that network on val,
+        which an only cell has not got from choosing.
         """
-        if not self.keeps_selected or on_main(self.folder.selected.exists):
-            return
-        made = self._train_cell(chosen.index)
+        if not self.keeps_selected:
+            return chosen
+        if self.selects:
+            if not on_main(self.folder.selected.exists):
+                made = self._train_cell(chosen.index)
+                on_main(lambda: self._save_selected(made))
+            return chosen
+        return choose_cell(self.folder, [cell_name(self.cells[0])], lambda index: self._train_and_keep(index).result)
+
+    def _train_and_keep(self, index: int) -> Finetuned:
+        """The only cell on train alone; its network is saved before the cell counts as done."""
+        made = self._train_cell(index)
         on_main(lambda: self._save_selected(made))
+        return made
 
     def _save_selected(self, made: Finetuned) -> None:
         save_run_model(
