@@ -115,6 +115,7 @@ def distill(
     from dataclasses import replace
     from pathlib import Path
 
+    from richrep.backbones.run_model import run_address
     from richrep.cli.probe import make_protocol
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
@@ -212,7 +213,7 @@ def distill(
         screen.print(render_rich(table, width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
-    runs = dict.fromkeys(f"run:{record.solver['run']}" for record in records if "run" in record.solver)
+    runs = dict.fromkeys(run_address(out, str(record.solver["run"])) for record in records if "run" in record.solver)
     console.say(f"{len(records)} records in {out}. The students: {', '.join(runs)}")
 
 

@@ -64,8 +64,8 @@ class CellSpec(_Part):
         options: long option names without dashes. A list is one value for an option that may be repeated, else a grid.
         grid: lists, one command a value, also of options that may be repeated; a list in the list is one value.
         rows: row of the table -> patterns of its records (`richrep results`), or "alone", "together" for records of one
-            backbone, of several; "best-on-val" for the one of each seed with the highest val accuracy. Without it, every
-            representation is a row.
+            backbone, of several; "best-on-val" for the one of each seed with the highest val accuracy. Without it,
+            every representation is a row.
         memory: what one command takes at most, e.g. "2GB"; for `--memory`.
     """
 
