@@ -172,7 +172,8 @@ def distill(
     learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
     for match in choose_matches(load_members(teachers, seed=seeds[0]), chosen.options.loss):  # by names that differ
         console.say(match.describe())
-    console.say(_views_in_words(chosen, source.name))
+    for words in dict.fromkeys(_views_in_words(chosen.for_inputs_of([one]), source.name) for one in learners):
+        console.say(words)
     records: list[Record] = []
 
     def keep(record: Record) -> None:
@@ -224,4 +225,5 @@ def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:
         return "The teachers run in every step, on new views of the images."
     if training.view is None:
         return "The teachers run once on every image."
-    return f"The teachers run once on {training.cached_views} views of every image: {training.view.describe()}."
+    count = f"{training.cached_views} views" if training.cached_views > 1 else "one view"
+    return f"The teachers run once on {count} of every image: {training.view.describe()}."

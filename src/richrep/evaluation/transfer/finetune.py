@@ -250,7 +250,11 @@ class _Job:
             note=f"{self.protocol.name}, {made.result.steps} steps, seed {self.seed}",
         )
         model = load_backbone(f"run:{self.folder.path}")  # what is scored is what was kept
-        logits, labels = own_logits(model, task.test, device=self.where.device)
+        try:
+            logits, labels = own_logits(model, task.test, device=self.where.device)
+        except DivergedError:
+            self.folder.drop_model()
+            raise
         total = sum(elapsed_s.values()) + time.perf_counter() - start
         record = Record(
             kind=method_of(self.members),
