@@ -22,8 +22,8 @@ from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
 from richrep.evaluation.transfer.finetune import Where, finetune, select_rows
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.training.optimizers import OptimizerOptions
-from richrep.training.schedules import Schedule
 from richrep.training.run_folder import RunFolder
+from richrep.training.schedules import Schedule
 
 DEFAULT = FINETUNE_PROTOCOLS["default"]
 ONE = replace(
@@ -170,7 +170,7 @@ def test_a_backbone_that_diverges_leaves_the_others_going(tmp_path: Path) -> Non
 
 def test_a_network_whose_last_step_went_too_far_is_no_run_to_load(tmp_path: Path) -> None:
     once = replace(ONE.options, epochs=1, batch_size=60, schedule=Schedule())  # one step, whose loss is still finite
-    with pytest.raises(DivergedError, match="are not finite any more. Lower the learning rate"):
+    with pytest.raises(DivergedError, match="not finite any more"):
         tune(tmp_path, replace(ONE, lrs=(1e25,), options=once))
     assert not list(tmp_path.glob("*/model")) and not list(tmp_path.glob("*.json"))
 
