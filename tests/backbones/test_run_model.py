@@ -13,7 +13,15 @@ from torch import nn
 
 import richrep
 from richrep.backbones.backbone import Backbone
-from richrep.backbones.run_model import add_records, attach_head, load_run, read_run_model, save_run_model
+from richrep.backbones.run_model import (
+    add_records,
+    attach_head,
+    find_run,
+    load_run,
+    read_run_model,
+    run_address,
+    save_run_model,
+)
 from richrep.errors import AddressError, CheckpointError
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -53,6 +61,15 @@ def test_a_run_is_found_by_its_name_below_runs(tmp_path: Path, monkeypatch: pyte
     assert loaded.head is None and loaded.address == "run:mine"
     with pytest.raises(AddressError, match=r"There is no run 'other'.*Finished ones in runs: mine"):
         richrep.load_backbone("run:other")
+
+
+def test_the_address_of_a_run_finds_it_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (Path("runs"), Path("elsewhere"), tmp_path / "far"):
+        save(out, [member(0)], None)
+        address = run_address(out, "mine")
+        assert find_run(address.removeprefix("run:")).resolve() == (out / "mine" / "model").resolve()
+    assert run_address("./runs/", "mine") == "run:mine"
 
 
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
     assert "the teachers concatenated" in words and "the same student trained on labels alone" in words
     assert "resnet20:a: kl on the 10 logits of its own head" in outcome.err
     assert "random-test_resnet: cosine on its" in outcome.err and "it has no head" in outcome.err
-    assert "The teachers run once on 1 views of every image: random crop" in outcome.err
+    assert "The teachers run once on one view of every image: random crop of 0.8-1 of the area" in outcome.err
     assert "The students: run:pupil" in outcome.err
     kinds = [record["kind"] for record in json.loads(Path("a.json").read_text())["records"]]
     assert kinds == ["probe"] * 4 + ["distill"] * 3
@@ -61,4 +61,4 @@ def test_logits_of_teachers_without_a_head_are_refused(cli, short) -> None:
 
 def test_the_protocols_are_listed_with_their_sources(cli) -> None:
     listed = cli("list", "protocols", "distill").out
-    assert "rrl-distill (distill)" in listed and "a reconstruction" in listed and "rfc-synthesis (distill)" in listed
+    assert "rrl-distill    distill:" in listed and "a reconstruction" in listed and "rfc-synthesis  distill:" in listed

@@ -9,7 +9,7 @@ from PIL import Image
 
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.small_cnn import make_small_cnn
-from richrep.data.datasets import load_dataset
+from richrep.data.datasets import load_dataset, load_split
 from richrep.data.split import Dataset, carve_val
 from richrep.errors import BadImageError, DatasetError, FeatureError, RichrepError
 from richrep.evaluation.probe import LogisticProtocol, probe
@@ -173,6 +173,19 @@ def test_a_head_of_other_classes_gives_no_row(cache: FeatureCache) -> None:
     headless = replace(make_backbones()[1], head=None, num_classes=None)
     found = probe([five, headless], "digits", protocol=QUICK, cache=cache, own_head=True, **SIZES)
     assert [record.kind for record in found] == ["probe", "probe", "probe"]
+
+
+def test_a_head_that_names_its_classes_in_another_order_gives_no_row_and_says_so(
+    cache: FeatureCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = load_split("digits", "test").class_names
+    same, turned = (replace(make_backbones()[0], class_names=found) for found in (names, names[::-1]))
+    kinds = [
+        [record.kind for record in probe([one], "digits", protocol=QUICK, cache=cache, own_head=True, **SIZES)]
+        for one in (same, turned)
+    ]
+    assert kinds == [["own-head", "probe"], ["probe"]]
+    assert "its classes (9, 8, 7, …) are not those of digits (0, 1, 2, …), or in another order" in caplog.text
 
 
 def test_without_being_asked_for_own_heads_give_no_row(cache: FeatureCache) -> None:

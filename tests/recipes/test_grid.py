@@ -78,7 +78,7 @@ def test_the_key_knows_what_changes_the_result_and_nothing_else(write, commands)
         (PROBE + "seed: 0}\ngrid: {train-size: [[1, 2]]}", r"'train-size' takes one value, got \[1, 2\]"),
         (PROBE + "seed: '${s}'}", r"options.seed: Unknown variable 's'"),
         ("command: probe\noptions: {dataset: digits}", r"trial: probe needs the option 'backbone'"),
-        ("variables: {a: '${b}', b: 1}\n" + PROBE + "seed: 0}", r"Unknown variable 'b'"),  # only those above it
+        ("variables: {a: '${b}'}\n" + PROBE + "seed: 0}", r"Unknown variable 'b'"),
         ("variables: {n: 5}\n" + PROBE + "seed: 0}\ngrid: {train-size: '${n}'}", r"a list was expected, got 5"),
     ],
 )
@@ -92,3 +92,19 @@ def test_arguments_without_a_name_come_last_and_are_never_taken_for_options(writ
     assert cell.arguments == ("--", "datasets", "--help")
     (cell,) = cells_of(write, commands, PROBE + "device: -x}")
     assert "--device=-x" in cell.arguments
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused_before_it_is_made(write, commands) -> None:
+    many = ", ".join(map(str, range(1, 201)))
+    text = (
+        f"command: probe\noptions: {{dataset: digits, backbone: [a]}}\ngrid: {{train-size: [{many}], seed: [{many}]}}"
+    )
+    with pytest.raises(RichrepError, match=r"40,000 commands \(200 of train-size x 200 of seed\), at most 10,000"):
+        cells_of(write, commands, text)
+
+
+@pytest.mark.parametrize("variables", ["a: '${b}', b: 2", "a: 'x${a}', b: 2"])
+def test_a_variable_names_those_above_it_only(variables: str, write, commands) -> None:
+    text = f"variables: {{{variables}}}\n{PROBE}preprocess: '${{a}}'}}"
+    with pytest.raises(RichrepError, match=r"The variable 'a' refers to '[ab]', which does not stand above it"):
+        cells_of(write, commands, text)

@@ -35,6 +35,17 @@ def test_the_short_batch_may_be_left_out() -> None:
     assert [len(made.rows(step)) for step in range(4)] == [4] * 4
 
 
+def test_a_last_batch_of_one_image_joins_the_one_before_it() -> None:
+    made = batches(batch_size=3)  # 10 images
+    assert made.steps_per_epoch == 3
+    rows = [made.rows(step) for step in range(3)]
+    assert [len(found) for found in rows] == [3, 3, 4]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(10))
+    assert [len(batches(batch_size=3, drop_last=True).rows(step)) for step in range(3)] == [3, 3, 3]
+    assert [len(batches(batch_size=1).rows(step)) for step in range(10)] == [1] * 10
+    assert [len(batches(only=np.array([7])).rows(step)) for step in range(2)] == [1, 1]
+
+
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     made, again = batches(view=RandomView()), batches(view=RandomView())
     later = made.batch(5)
@@ -84,9 +95,9 @@ def test_a_batch_may_hold_the_same_crops_through_another_preprocessing() -> None
 
 
 def test_an_epoch_may_hold_some_rows_only() -> None:
-    made = batches(only=np.array([1, 4, 8]), batch_size=2, extra=[torch.arange(10.0)])
-    assert (made.num_images, made.steps_per_epoch) == (3, 2)
-    assert sorted(np.concatenate([made.rows(0), made.rows(1)]).tolist()) == [1, 4, 8]
+    made = batches(only=np.array([1, 4, 8, 9]), batch_size=2, extra=[torch.arange(10.0)])
+    assert (made.num_images, made.steps_per_epoch) == (4, 2)
+    assert sorted(np.concatenate([made.rows(0), made.rows(1)]).tolist()) == [1, 4, 8, 9]
     assert made.batch(0)[2].tolist() == made.rows(0).tolist()
 
 

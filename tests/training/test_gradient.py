@@ -41,3 +41,20 @@ def test_among_several_processes_a_lack_of_memory_is_an_error_with_what_to_do() 
     several = BatchGradient(SimpleNamespace(num_processes=2), Noisy(), seed=0, parts=2)
     with pytest.raises(RichrepError, match=r"Out of memory with 8 images a process in 2 parts. Give --accumulate 4 or"):
         several._halve(8)
+
+
+def test_a_single_image_under_batch_normalisation_says_what_to_do() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return self.norm(features).sum()
+
+    accelerator = make_accelerator("cpu", "fp32")
+    with (
+        torch.random.fork_rng(),
+        pytest.raises(RichrepError, match=r"3 images in 2 parts leave one.*--norm-layers eval"),
+    ):
+        BatchGradient(accelerator, Normed(), seed=0, parts=2).compute((torch.randn(3, 2),), step=0)

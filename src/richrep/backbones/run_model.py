@@ -140,10 +140,21 @@ def read_run_model(folder: Path) -> RunModel:
         model = RunModel.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is not the model of a run ({reason}). Run the training again.") from None
+        raise CheckpointError(
+            f"{path} is not the model of a run ({reason}). Run the training again with --restart."
+        ) from None
     if strange := [file for file in model.members if not _MEMBER.fullmatch(file)]:
         raise CheckpointError(f"{path} names {strange[0]!r} as a member, memberN.safetensors was expected.")
     return model
+
+
+def run_address(out: Path | str, name: str) -> str:
+    """The address by which `find_run` finds the run `name` below `out`.
+
+    >>> run_address("runs", "mine"), run_address("elsewhere", "mine")
+    ('run:mine', 'run:elsewhere/mine')
+    """
+    return f"run:{name}" if Path(out) == DEFAULT_RUNS else f"run:{Path(out) / name}"
 
 
 def find_run(name: str) -> Path:
@@ -205,10 +216,13 @@ def _read_head(folder: Path, model: RunModel, backbone: Backbone) -> nn.Linear:
     try:
         tensors = read_safetensors(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Run the training again.") from None
+        raise CheckpointError(f"{path} cannot be read: {error}. Run the training again with --restart.") from None
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != {"weight": shape, "bias": shape[:1]}:
-        raise CheckpointError(f"{path} holds {found}, expected weight {shape} and bias {shape[:1]}.")
+        raise CheckpointError(
+            f"{path} holds {found}, expected weight {shape} and bias {shape[:1]}. Run the training again with "
+            "--restart."
+        )
     linear = nn.Linear(backbone.feature_dim, shape[0] or 0)
     with torch.no_grad():
         linear.weight.copy_(tensors["weight"])

@@ -115,6 +115,7 @@ def distill(
     from dataclasses import replace
     from pathlib import Path
 
+    from richrep.backbones.run_model import run_address
     from richrep.cli.probe import make_protocol
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
@@ -171,7 +172,8 @@ def distill(
     learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
     for match in choose_matches(load_members(teachers, seed=seeds[0]), chosen.options.loss):  # by names that differ
         console.say(match.describe())
-    console.say(_views_in_words(chosen, source.name))
+    for words in dict.fromkeys(_views_in_words(chosen.for_inputs_of([one]), source.name) for one in learners):
+        console.say(words)
     records: list[Record] = []
 
     def keep(record: Record) -> None:
@@ -212,7 +214,7 @@ def distill(
         screen.print(render_rich(table, width=screen.width))
     if json is not None:
         console.write_text(json, render_json(records))
-    runs = dict.fromkeys(f"run:{record.solver['run']}" for record in records if "run" in record.solver)
+    runs = dict.fromkeys(run_address(out, str(record.solver["run"])) for record in records if "run" in record.solver)
     console.say(f"{len(records)} records in {out}. The students: {', '.join(runs)}")
 
 
@@ -223,4 +225,5 @@ def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:
         return "The teachers run in every step, on new views of the images."
     if training.view is None:
         return "The teachers run once on every image."
-    return f"The teachers run once on {training.cached_views} views of every image: {training.view.describe()}."
+    count = f"{training.cached_views} views" if training.cached_views > 1 else "one view"
+    return f"The teachers run once on {count} of every image: {training.view.describe()}."

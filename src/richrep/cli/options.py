@@ -13,7 +13,8 @@ Backbones = Annotated[
         "--backbone",
         "-b",
         metavar="ADDRESS",
-        help="A checkpoint file, ARCH@FILE, timm/NAME, torchvision/NAME or random/NAME. Repeat for several.",
+        help="A checkpoint file, ARCH@FILE, timm/NAME, torchvision/NAME, random/NAME, zoo:NAME or run:NAME. Repeat for "
+        "several.",
     ),
 ]
 DatasetAddress = Annotated[

@@ -25,6 +25,7 @@ def report_training(records: Sequence[Record], failures: Mapping[str, str], *, o
         typer.Exit: with code 1, when some failed.
         DivergedError: all failed.
     """
+    from richrep.backbones.run_model import run_address
     from richrep.errors import DivergedError
     from richrep.reports.render import render_json, render_rich
     from richrep.reports.training_table import print_training_table
@@ -39,7 +40,7 @@ def report_training(records: Sequence[Record], failures: Mapping[str, str], *, o
             screen.print(render_rich(print_training_table(records, failures=failures), width=screen.width))
         if json is not None:
             console.write_text(json, render_json(records))
-        models = ", ".join(f"run:{record.solver['run']}" for record in records)
+        models = ", ".join(run_address(out, str(record.solver["run"])) for record in records)
         console.say(f"{len(records)} records in {out}. The models: {models}")
     if failures:
         raise typer.Exit(1)

@@ -81,6 +81,7 @@ def two_stage(
     """
     from pathlib import Path
 
+    from richrep.backbones.run_model import run_address
     from richrep.cli.member_jobs import train_in_parallel
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
@@ -155,4 +156,6 @@ def two_stage(
     if json is not None:
         console.write_text(json, render_json(records))
     made = [str(record.solver["run"]) for record in records if record.kind == "two-stage"]
-    console.say(f"{len(records)} records in {out}. The joint models: " + ", ".join(f"run:{run}" for run in made))
+    console.say(
+        f"{len(records)} records in {out}. The joint models: " + ", ".join(run_address(out, run) for run in made)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
 from richrep.features.views import Views
 from richrep.paths import default_cache_root
+
+logger = logging.getLogger(__name__)
 
 
 class ExtractOptions(TypedDict, total=False):
@@ -208,7 +211,7 @@ def _extract(
     options: dict[str, Any],
 ) -> _Extracted:
     """Features of trainval and of test, logits on test of the own heads that fit, on trainval of all; by name."""
-    fitting = [b for b in backbones if own_head and b.num_classes == task.test.num_classes]
+    fitting = [b for b in backbones if own_head and _has_head_for(b, task.test)]
     with_head = [b for b in backbones if source_heads and b.head is not None]
     count, requests = len(backbones), [Request(b) for b in backbones]
     source = [Request(b, "logits") for b in with_head]
@@ -217,6 +220,22 @@ def _extract(
     logits = dict(zip([b.name for b in fitting], test[count:], strict=True))
     source_logits = dict(zip([b.name for b in with_head], trainval[count:], strict=True))
     return trainval[:count], test[:count], logits, source_logits
+
+
+def _has_head_for(backbone: Backbone, split: Split) -> bool:
+    """Whether its own head tells the classes of `split`, in their order where it names its own."""
+    if backbone.num_classes != split.num_classes:
+        return False
+    if not backbone.class_names or backbone.class_names == split.class_names:
+        return True
+    logger.warning(
+        "The own head of %s has no row: its classes (%s, …) are not those of %s (%s, …), or in another order.",
+        backbone.name,
+        ", ".join(backbone.class_names[:3]),
+        split.dataset,
+        ", ".join(split.class_names[:3]),
+    )
+    return False
 
 
 def _gives_features(

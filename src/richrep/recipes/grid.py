@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.recipes.declaration import CommandDeclaration, Commands, OptionDeclaration
 from richrep.recipes.recipe import CellSpec, Recipe
-from richrep.recipes.variables import substitute
+from richrep.recipes.variables import names_in, substitute
 
 SET_BY_RUN = ("out", "json")
+MAX_CELLS = 10_000  # of one row; more is a slip of the pen, and would fill the memory
 # Options that leave the result as it is: where it is computed, within which room, and what is said of it.
 WITHOUT_EFFECT = frozenset({"device", "num-workers", "memory-limit", "cache-dir", "profile", "checkpoint-steps"})
 
@@ -66,6 +68,11 @@ def resolve(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Variables with those above them filled in."""
     resolved: dict[str, Any] = {}
     for name, value in variables.items():
+        if below := [other for other in names_in(value) if other in variables and other not in resolved]:
+            raise RichrepError(
+                f"The variable {name!r} refers to {below[0]!r}, which does not stand above it. Change their order; no "
+                "variable may refer to itself."
+            )
         resolved[name] = substitute(value, resolved)
     return resolved
 
@@ -79,6 +86,9 @@ def _cells(recipe: Recipe, spec: CellSpec, commands: Commands, variables: Mappin
     missing = [name for name, option in command.options.items() if option.required and name not in {**fixed, **axes}]
     if missing:
         raise RichrepError(f"{row}: {command.name} needs the option {missing[0]!r}. Add it under options.")
+    if (count := math.prod(map(len, axes.values()))) > MAX_CELLS:
+        lengths = " x ".join(f"{len(texts)} of {name}" for name, texts in axes.items())
+        raise RichrepError(f"{row}: its lists make {count:,} commands ({lengths}), at most {MAX_CELLS:,} are possible.")
     for point in itertools.product(*axes.values()):
         chosen = dict(zip(axes, point, strict=True))
         options = {name: chosen.get(name, fixed.get(name, ())) for name in _order(spec) if name in {**fixed, **axes}}

@@ -239,6 +239,8 @@ def _problem(problem: Any) -> str:
         known = [field.alias or name for name, field in _PARTS.get(at, Recipe).model_fields.items() if name != "path"]
         sentence = unknown_name_message("key", str(problem["loc"][-1]), known, max_listed=20)
         return f"{where.rpartition('.')[0]}: {sentence}" if "." in where else sentence
+    if problem["type"] == "missing":
+        return f"The key {where!r} is missing. Add it."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{where}: {message}." if where else f"{message[:1].upper()}{message[1:]}."
 

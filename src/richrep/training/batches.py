@@ -38,6 +38,12 @@ class Batches(Protocol):
         ...
 
 
+def count_steps(num_images: int, batch_size: int) -> int:
+    """Batches of an epoch that sees every image; a last one of a single image joins the batch before it."""
+    whole, rest = divmod(num_images, batch_size)
+    return max(1, whole + int(rest > 1))
+
+
 @dataclass(frozen=True, eq=False)
 class ImageBatches:
     """Shuffled images of a split and their labels; every epoch in a new order and, with a view, under new views.
@@ -45,7 +51,8 @@ class ImageBatches:
     Attributes:
         preprocessing: its geometry applies when there is no view; a view ends at its size; its mean and std always do.
         view: random crop and flip; None for the deterministic view.
-        drop_last: leave out the short batch at the end of an epoch; there must be a whole one then.
+        drop_last: leave out the short batch at the end of an epoch; there must be a whole one then. Kept, a short one
+            of a single image joins the batch before it, because batch normalisation cannot train on one image.
         num_views: V: epoch e sees view e mod V of every image, so that what was computed on V views fits; None draws
             new views for every epoch.
         extra: tensors of N rows, given beside images and labels (outputs of teachers). With `num_views` V times as
@@ -89,14 +96,16 @@ class ImageBatches:
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one pass over the images."""
-        whole, rest = divmod(self.num_images, self.batch_size)
-        return whole + int(rest > 0 and not self.drop_last)
+        if self.drop_last:
+            return self.num_images // self.batch_size
+        return count_steps(self.num_images, self.batch_size)
 
     def rows(self, step: int) -> np.ndarray:
         """Rows (B,) of the split that make up the batch of `step`, over all processes."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
-        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        is_last = place == self.steps_per_epoch - 1 and not self.drop_last
+        chosen = order[place * self.batch_size : None if is_last else (place + 1) * self.batch_size]
         return chosen if self.only is None else self.only[chosen]
 
     def batch(self, step: int) -> Batch:

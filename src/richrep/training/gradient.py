@@ -17,6 +17,8 @@ from richrep.training.batches import Batch
 
 logger = logging.getLogger(__name__)
 
+_ONE_VALUE = "Expected more than 1 value per channel"  # torch, batch_norm in training mode
+
 
 @dataclass
 class BatchGradient:
@@ -37,7 +39,7 @@ class BatchGradient:
         """Mean loss of a batch over all processes, detached; its gradient is left in the parameters.
 
         Raises:
-            RichrepError: a single image does not fit into memory.
+            RichrepError: a single image does not fit into memory, or is too little for batch normalisation.
         """
         while True:
             self.network.zero_grad(set_to_none=True)
@@ -47,6 +49,14 @@ class BatchGradient:
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
+            except ValueError as error:
+                if _ONE_VALUE not in str(error):
+                    raise
+                raise RichrepError(
+                    f"Batch normalisation cannot train on a single image, and {len(batch[0])} images in {self.parts} "
+                    "parts leave one with 1 image. Use a larger --batch-size, a smaller --accumulate, or "
+                    "--norm-layers eval."
+                ) from error
             self._halve(len(batch[0]))
 
     def _add_up(self, batch: Batch) -> torch.Tensor:

@@ -67,6 +67,10 @@ class RunFolder:
         text = yaml.safe_dump(dict(facts), sort_keys=False)
         on_main(lambda: write_whole(self.path / "states" / f"{cell}.yaml", text))
 
+    def drop_model(self) -> None:
+        """Removes a model that turned out to be of no use, so that `run:NAME` does not load it."""
+        shutil.rmtree(self.model, ignore_errors=True)
+
     def drop_states(self) -> None:
         """Removes the training states, which a finished run does not need; what came of each stays."""
         if is_main():

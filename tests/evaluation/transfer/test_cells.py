@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from richrep.errors import DivergedError
-from richrep.evaluation.transfer.cells import ChosenCell, choose_cell
+from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell
 from richrep.training.loop import TrainingResult
 from richrep.training.run_folder import open_run
 
@@ -68,3 +68,8 @@ def test_finished_cells_are_not_trained_again(tmp_path: Path) -> None:
     calls: list[int] = []
     chosen = choose(tmp_path, [result(0.9, 1.0), result(0.9, 1.0), result(0.4, 1.0)], calls)
     assert calls == [2] and chosen.index == 1 and chosen.tried == {"lr 0": "diverged", "lr 1": 0.5, "lr 2": 0.4}
+
+
+def test_other_numbers_give_other_names() -> None:
+    assert cell_name(0.01, 1e-4) == "lr 0.01, weight decay 0.0001"
+    assert cell_name(0.01, 0.0) != cell_name(0.01000001, 0.0)

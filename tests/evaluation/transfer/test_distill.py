@@ -13,7 +13,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.concat import concat
 from richrep.backbones.override import override_preprocessing
 from richrep.backbones.small_cnn import make_small_cnn
-from richrep.errors import DivergedError, RichrepError
+from richrep.errors import AddressError, DivergedError, RichrepError
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.transfer import DISTILL_PROTOCOLS
@@ -111,6 +111,15 @@ def test_a_rate_that_diverges_is_left_out_and_the_best_on_val_is_trained_again(r
     assert last.hyperparameters["steps"] == 4  # 60 images, not the 48 of train, in batches of 40
     assert richrep.load_backbone(f"run:{tmp_path / 'mine'}").head is None
     assert not list((tmp_path / "mine" / "states").glob("*.pt"))
+
+
+def test_a_student_whose_last_step_went_too_far_is_no_run_to_load(run, tmp_path, caplog) -> None:
+    once = replace(SHORT.options, epochs=1, batch_size=60, schedule=Schedule())  # one step, whose loss is still finite
+    with pytest.raises(DivergedError, match=r"the features of mine are not finite any more. Lower the learning rate"):
+        run(replace(SHORT, lrs=(1e25,), options=once))
+    assert "on labels alone has no row: Training diverged" in caplog.text
+    with pytest.raises(AddressError, match="is not finished"):
+        richrep.load_backbone(f"run:{tmp_path / 'mine'}")
 
 
 def test_labels_alone_that_diverge_do_not_cost_the_student(run, monkeypatch, caplog) -> None:

@@ -23,6 +23,7 @@ from richrep.evaluation.transfer.finetune import Where, finetune, select_rows
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
+from richrep.training.schedules import Schedule
 
 DEFAULT = FINETUNE_PROTOCOLS["default"]
 ONE = replace(
@@ -165,6 +166,13 @@ def test_a_backbone_that_diverges_leaves_the_others_going(tmp_path: Path) -> Non
     assert len(records) == 1 and list(failures) == ["finetune(random-resnet20#1)"]
     with pytest.raises(DivergedError, match="training diverged"):
         tune(tmp_path / "alone", eval_norms, broken, on_failure=failures.__setitem__)
+
+
+def test_a_network_whose_last_step_went_too_far_is_no_run_to_load(tmp_path: Path) -> None:
+    once = replace(ONE.options, epochs=1, batch_size=60, schedule=Schedule())  # one step, whose loss is still finite
+    with pytest.raises(DivergedError, match="not finite any more"):
+        tune(tmp_path, replace(ONE, lrs=(1e25,), options=once))
+    assert not list(tmp_path.glob("*/model")) and not list(tmp_path.glob("*.json"))
 
 
 def test_a_network_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path: Path) -> None:

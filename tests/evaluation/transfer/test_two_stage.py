@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -325,6 +326,17 @@ def test_other_options_are_refused_and_restart_begins_all_anew(done: Done, tmp_p
     records = run(tmp_path, stage2=(other,), protocol=longer, name="mine", restart=True)
     assert [r.solver["run"] for r in records] == ["mine-0", "mine-1", "mine-ensemble", "mine-two-stage-logistic"]
     assert records[0].protocol["options"]["epochs"] == 1
+
+
+def test_a_member_trained_anew_makes_the_joint_models_anew(done: Done, tmp_path: Path) -> None:
+    shutil.copytree(done.out, tmp_path, dirs_exist_ok=True)
+    finetune(members_of(1), "digits", protocol=STAGE1, where=Where(out=tmp_path, restart=True), **SIZES)
+    again = run(tmp_path)
+    assert [found.id == before.id for found, before in zip(again, done.records, strict=True)] == [False, True] + [
+        False
+    ] * 3
+    assert [member["record"] for member in again[2].solver["members"]] == [again[0].id, again[1].id]
+    assert [found.id for found in run(tmp_path)] == [found.id for found in again]
 
 
 def test_a_member_that_diverges_is_named_when_the_others_are_done(tmp_path: Path) -> None:

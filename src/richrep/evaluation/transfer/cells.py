@@ -88,6 +88,15 @@ def choose_cell(
     return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried)
 
 
+def cell_name(lr: float, weight_decay: float) -> str:
+    """A cell in words: "lr 0.01, weight decay 0.0001"; other numbers give other words."""
+    return f"lr {_short(lr)}, weight decay {_short(weight_decay)}"
+
+
+def _short(number: float) -> str:
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
 def key_of(name: str) -> str:
     """A file name for a cell."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)

@@ -15,13 +15,13 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.random_weights import known_names
 from richrep.backbones.run_model import add_records, save_run_model
 from richrep.data.split import Dataset
-from richrep.errors import DivergedError, RichrepError
+from richrep.errors import DivergedError, FeatureError, RichrepError
 from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.task import load_members, make_task
-from richrep.evaluation.transfer.distill_job import Arm, DistillJob, Trained
+from richrep.evaluation.transfer.distill_job import Arm, DistillJob
 from richrep.evaluation.transfer.distill_records import References, student_records
 from richrep.evaluation.transfer.finetune import Where, run_name, run_options
 from richrep.evaluation.transfer.protocol import DistillProtocol
@@ -156,12 +156,15 @@ def _measure(
     )
     made = list(references())
     compared = References(tuple(made))
-    if (alone := _labels_alone(job)) is not None:
-        found = student_records(job, alone, probed([alone.model(job.student.name)], own_head=True), None)
+    if found := _labels_alone(job, probed):
         made += [keep(_save(record, where)) for record in found]
         compared = References(compared.records, found[-1])
     model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
-    found = student_records(job, taught, probed([model], own_head=True), compared)
+    try:
+        found = student_records(job, taught, _probed_student(model, probed), compared)
+    except DivergedError:
+        folder.drop_model()
+        raise
     made += [keep(_save(record, where)) for record in found]
     add_records(folder.model, [record.id for record in found])
     folder.write_done(_REPORT, {"records": [record.id for record in made]})
@@ -169,13 +172,26 @@ def _measure(
     return made
 
 
-def _labels_alone(job: DistillJob) -> Trained | None:
-    """The student on labels alone; None when that is not wanted, or diverges; the taught student is kept."""
+def _labels_alone(job: DistillJob, probed: Callable[..., list[Record]]) -> list[Record]:
+    """Of the student on labels alone; none where that is not wanted, or diverges; the taught student is kept."""
+    if not job.labels_alone:
+        return []
     try:
-        return job.run(Arm(())) if job.labels_alone else None
+        alone = job.run(Arm(()))
+        return student_records(job, alone, _probed_student(alone.model(job.student.name), probed), None)
     except DivergedError as error:
         logger.warning("%s on labels alone has no row: %s", job.student.name, error)
-        return None
+        return []
+
+
+def _probed_student(student: Backbone, probed: Callable[..., list[Record]]) -> list[Record]:
+    """Its probe, after its own head where it has one; the last step may have gone too far, its loss still finite."""
+    try:
+        return probed([student], own_head=True)
+    except FeatureError as error:
+        raise DivergedError(
+            f"Training diverged: the features of {student.name} are not finite any more. Lower the learning rate."
+        ) from error
 
 
 def _save(record: Record, where: Where) -> Record:

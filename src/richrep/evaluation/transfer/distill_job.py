@@ -17,7 +17,7 @@ from richrep.errors import DivergedError, FeatureError
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, choose_cell, key_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of
 from richrep.evaluation.transfer.finetune import Where, select_rows
 from richrep.evaluation.transfer.protocol import DistillProtocol
 from richrep.features.cache import FeatureCache
@@ -165,7 +165,9 @@ class DistillJob:
         try:
             features = extract_features(student, self.task.trainval, device=self.where.device)
         except FeatureError as error:
-            raise DivergedError(f"The features of the student cannot be used after training: {error}") from error
+            raise DivergedError(
+                "Training diverged: the features of the student are not finite any more. Lower the learning rate."
+            ) from error
         choice = self.measure.select(features, *self.rows, memory=choose_budget(None))
         labels = features.labels[torch.as_tensor(self.rows[1])]
         found = choice.val_logits
@@ -182,4 +184,4 @@ def _teachers_in_words(arm: Arm, options: DistillOptions) -> str:
 
 
 def _cell_name(options: DistillOptions) -> str:
-    return f"lr {options.optimizer.lr:g}, weight decay {options.optimizer.weight_decay:g}"
+    return cell_name(options.optimizer.lr, options.optimizer.weight_decay)

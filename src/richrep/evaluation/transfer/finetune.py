@@ -25,10 +25,12 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import read_record, save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
+from richrep.evaluation.transfer.cells import cell_name as words_of
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
+from richrep.training.batches import count_steps
 from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned, FinetuneOptions
 from richrep.training.finetune import finetune as train_backbones
@@ -230,8 +232,9 @@ class _Job:
             return self._train_cell(chosen.index)  # from its state file, which holds its last step
         steps = None
         if self.protocol.options.early_stop is not None:
-            epoch = -(-len(self.train) // self.cells[chosen.index].batch_size)
-            steps = round(chosen.steps / epoch * -(-len(self.task.trainval) // self.cells[chosen.index].batch_size))
+            size = self.cells[chosen.index].batch_size
+            epochs = chosen.steps / count_steps(len(self.train), size)
+            steps = round(epochs * count_steps(len(self.task.trainval), size))
         return self._train(chosen.index, "final", on_val=False, num_steps=steps)
 
     def keep(self, made: Finetuned, chosen: ChosenCell, elapsed_s: dict[str, float]) -> Record:
@@ -247,7 +250,11 @@ class _Job:
             note=f"{self.protocol.name}, {made.result.steps} steps, seed {self.seed}",
         )
         model = load_backbone(f"run:{self.folder.path}")  # what is scored is what was kept
-        logits, labels = own_logits(model, task.test, device=self.where.device)
+        try:
+            logits, labels = own_logits(model, task.test, device=self.where.device)
+        except DivergedError:
+            self.folder.drop_model()
+            raise
         total = sum(elapsed_s.values()) + time.perf_counter() - start
         record = Record(
             kind=method_of(self.members),
@@ -325,7 +332,7 @@ def method_of(members: Sequence[Backbone]) -> str:
 
 def cell_name(options: FinetuneOptions) -> str:
     """A cell in words: "lr 0.01, weight decay 0.0001"."""
-    return f"lr {options.optimizer.lr:g}, weight decay {options.optimizer.weight_decay:g}"
+    return words_of(options.optimizer.lr, options.optimizer.weight_decay)
 
 
 def select_rows(task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,9 @@ def own_logits(backbone: Backbone, split: Split, *, device: str | None) -> tuple
     try:
         found = extract_features(backbone, split, layer="logits", device=device)
     except FeatureError as error:
-        raise DivergedError(f"Training diverged, its network gives no usable scores: {error}") from error
+        raise DivergedError(
+            f"Training diverged: the logits of {backbone.name} are not finite any more. Lower the learning rate."
+        ) from error
     return torch.as_tensor(found.features[:]), found.labels
 
 

@@ -115,7 +115,8 @@ class _Joint:
         """The record of one protocol; of a finished run again."""
         plan, where = self.plan, self.plan.where
         with open_run(where.out, plan.joint_run(stage2), plan.joint_options(stage2)) as folder:
-            if folder.model.exists() and (found := finished_record(folder, where.out)) is not None:
+            found = finished_record(folder, where.out)
+            if found is not None and self._is_of_these_members(found):
                 return found
             stage = self._stage(folder)
             start = time.perf_counter()
@@ -136,6 +137,11 @@ class _Joint:
             add_records(folder.model, [record.id])
             folder.drop_states()
             return record
+
+    def _is_of_these_members(self, joint: Record) -> bool:
+        """False when a member was trained anew since; it may have other weights then."""
+        members: Any = joint.solver["members"]
+        return [member["record"] for member in members] == [record.id for record in self.records]
 
     def _stage(self, folder: RunFolder) -> Stage2:
         plan, members = self.plan, self.members
