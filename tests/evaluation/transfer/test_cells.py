@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from richrep.errors import DivergedError
-from richrep.evaluation.transfer.cells import ChosenCell, choose_cell
+from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of
 from richrep.training.loop import TrainingResult
+from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import open_run
 
 
@@ -68,3 +69,9 @@ def test_finished_cells_are_not_trained_again(tmp_path: Path) -> None:
     calls: list[int] = []
     chosen = choose(tmp_path, [result(0.9, 1.0), result(0.9, 1.0), result(0.4, 1.0)], calls)
     assert calls == [2] and chosen.index == 1 and chosen.tried == {"lr 0": "diverged", "lr 1": 0.5, "lr 2": 0.4}
+
+
+def test_cells_that_differ_in_the_last_digits_are_two() -> None:
+    names = [cell_name(OptimizerOptions(lr=lr, weight_decay=1e-4)) for lr in (0.1, 0.10000001)]
+    assert names == ["lr 0.1, weight decay 0.0001", "lr 0.10000001, weight decay 0.0001"]
+    assert len({key_of(name) for name in names}) == 2

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from richrep.errors import DivergedError
 from richrep.training.loop import TrainingProgress, TrainingResult
+from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
-
-Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,17 @@ def choose_cell(
     return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried)
 
 
+def cell_name(optimizer: OptimizerOptions) -> str:
+    """A cell in words: "lr 0.01, weight decay 0.0001". Cells that differ at all have names that do."""
+    return f"lr {_number(optimizer.lr)}, weight decay {_number(optimizer.weight_decay)}"
+
+
+def _number(value: float) -> str:
+    """Short where that says all of it."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def key_of(name: str) -> str:
     """A file name for a cell."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
-
-
-def fingerprint_of(options: Any) -> str:
-    """A short hash (hex) of options that are a dataclass."""
-    return hashlib.sha256(json.dumps(asdict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -17,7 +17,7 @@ from richrep.errors import DivergedError, FeatureError
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, choose_cell, key_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of
 from richrep.evaluation.transfer.finetune import Where, select_rows
 from richrep.evaluation.transfer.protocol import DistillProtocol
 from richrep.features.cache import FeatureCache
@@ -101,7 +101,7 @@ class DistillJob:
         start = time.perf_counter()
         outputs = self._outputs(arm)
         extract_s = time.perf_counter() - start
-        names = [f"{arm.prefix}{_cell_name(cell)}" for cell in self.cells]
+        names = [f"{arm.prefix}{cell_name(cell.optimizer)}" for cell in self.cells]
         chosen = ChosenCell(0, {}, 0, {})
         if self.selects:
             chosen = choose_cell(
@@ -179,7 +179,3 @@ def _teachers_in_words(arm: Arm, options: DistillOptions) -> str:
     if not views:
         return "run in every step"
     return f"run once on {views} views of every image" if options.view is not None else "run once on every image"
-
-
-def _cell_name(options: DistillOptions) -> str:
-    return f"lr {options.optimizer.lr:g}, weight decay {options.optimizer.weight_decay:g}"

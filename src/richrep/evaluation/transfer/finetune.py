@@ -24,13 +24,13 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import read_record, save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, cell_name, choose_cell, key_of
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
 from richrep.training.devices import make_accelerator
-from richrep.training.finetune import Finetuned, FinetuneOptions
+from richrep.training.finetune import Finetuned
 from richrep.training.finetune import finetune as train_backbones
 from richrep.training.loop import TrainingProgress
 from richrep.training.processes import on_main, rank_and_count
@@ -189,7 +189,7 @@ class _Job:
         """The cell of highest val accuracy; with one cell, that, untried."""
         if not self.selects:
             return ChosenCell(0, {}, 0, {})
-        names = [cell_name(cell) for cell in self.cells]
+        names = [cell_name(cell.optimizer) for cell in self.cells]
         return choose_cell(self.folder, names, lambda index: self._train_cell(index).result)
 
     def keep_selected(self, chosen: ChosenCell) -> ChosenCell:
@@ -205,7 +205,9 @@ class _Job:
                 made = self._train_cell(chosen.index)
                 on_main(lambda: self._save_selected(made))
             return chosen
-        return choose_cell(self.folder, [cell_name(self.cells[0])], lambda index: self._train_and_keep(index).result)
+        return choose_cell(
+            self.folder, [cell_name(self.cells[0].optimizer)], lambda index: self._train_and_keep(index).result
+        )
 
     def _train_and_keep(self, index: int) -> Finetuned:
         """The only cell on train alone; its network is saved before the cell counts as done."""
@@ -285,7 +287,7 @@ class _Job:
         }
 
     def _train_cell(self, index: int) -> Finetuned:
-        return self._train(index, key_of(cell_name(self.cells[index])), on_val=True)
+        return self._train(index, key_of(cell_name(self.cells[index].optimizer)), on_val=True)
 
     def _train(self, index: int, state: str, *, on_val: bool, num_steps: int | None = None) -> Finetuned:
         cell, where = self.cells[index], self.where
@@ -302,7 +304,9 @@ class _Job:
                 if track:
                     track(progress)
                 if where.on_progress is not None:
-                    where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+                    where.on_progress(
+                        CellProgress(self.folder.name, cell_name(cell.optimizer), number, total, progress)
+                    )
 
             return train_backbones(
                 self.members,
@@ -321,11 +325,6 @@ class _Job:
 def method_of(members: Sequence[Backbone]) -> str:
     """What the training of these is called."""
     return "init-cat" if len(members) > 1 else "finetune"
-
-
-def cell_name(options: FinetuneOptions) -> str:
-    """A cell in words: "lr 0.01, weight decay 0.0001"."""
-    return f"lr {options.optimizer.lr:g}, weight decay {options.optimizer.weight_decay:g}"
 
 
 def select_rows(task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
