@@ -174,7 +174,7 @@ def finetune(
         members: M backbones, which stay as they are.
         split: labelled images; K classes.
         seed: of the head's weights, the order of the images, views, mixing and dropout.
-        num_steps: of the optimizer; None means the epochs of `options`.
+        num_steps: of the optimizer, along the schedule of the epochs of `options`; None means all of them.
         evaluate: scores on val of the backbone as it then is, for progress and early stopping.
         state_path: where the state is kept, and gone on from.
 
@@ -217,13 +217,14 @@ def finetune(
         some = (whole.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
         recompute_norm_statistics(nn.Sequential(objective.trunk, objective.head), some)
 
-    total = num_steps if num_steps is not None else options.epochs * source.steps_per_epoch
+    whole_schedule = options.epochs * source.steps_per_epoch
     result = train(
         objective,
         source,
         optimizer,
         LoopOptions(
-            num_steps=total,
+            num_steps=num_steps if num_steps is not None else whole_schedule,
+            schedule_steps=whole_schedule,
             seed=seed,
             precision=precision,
             device=device,

@@ -17,7 +17,8 @@ from richrep.training.run_folder import open_run
 def result(accuracy: float, nll: float, *, best_step: int | None = None) -> TrainingResult:
     """Scores at step 4; at step 2 others, that count with early stopping alone."""
     early = {"step": 2.0, "accuracy": 0.99, "nll": 0.1}
-    return TrainingResult(4, best_step, [1.0], [early, {"step": 4.0, "accuracy": accuracy, "nll": nll}])
+    evaluations = [early, {"step": 4.0, "accuracy": accuracy, "nll": nll}]
+    return TrainingResult(4, best_step, [1.0], evaluations, elapsed_s=2.5)
 
 
 def choose(folder: Path, results: list[TrainingResult | BaseException], calls: list[int] | None = None) -> ChosenCell:
@@ -69,6 +70,7 @@ def test_finished_cells_are_not_trained_again(tmp_path: Path) -> None:
     calls: list[int] = []
     chosen = choose(tmp_path, [result(0.9, 1.0), result(0.9, 1.0), result(0.4, 1.0)], calls)
     assert calls == [2] and chosen.index == 1 and chosen.tried == {"lr 0": "diverged", "lr 1": 0.5, "lr 2": 0.4}
+    assert chosen.elapsed_s == 5.0  # of both that finished, in whichever session
 
 
 def test_cells_that_differ_in_the_last_digits_are_two() -> None:

@@ -40,12 +40,14 @@ class ChosenCell:
     Attributes:
         index: of the chosen cell; scores: of its last evaluation on val; steps: it trained for.
         tried: every cell in plain words, with its val accuracy, or "diverged".
+        elapsed_s: of training them, over all sessions of a run that was stopped.
     """
 
     index: int
     scores: dict[str, float]
     steps: int
     tried: dict[str, Any] = field(default_factory=dict)
+    elapsed_s: float = 0.0
 
 
 def choose_cell(
@@ -71,7 +73,8 @@ def choose_cell(
             try:
                 result = train_cell(index)
                 scores = next(s for s in result.evaluations if s["step"] == (result.best_step or result.steps))
-                facts = {"cell": name, "scores": dict(scores), "steps": result.best_step or result.steps}
+                steps = result.best_step or result.steps
+                facts = {"cell": name, "scores": dict(scores), "steps": steps, "elapsed_s": result.elapsed_s}
             except DivergedError as error:
                 facts = {"cell": name, "diverged": str(error)}
                 logger.warning("%s: %s The other cells go on.", name, error)
@@ -82,7 +85,8 @@ def choose_cell(
         raise DivergedError(f"All {len(done)} cells diverged; the first: {done[0]['diverged']}")
     best = max(finished, key=lambda i: (done[i]["scores"]["accuracy"], -done[i]["scores"]["nll"]))
     tried = {facts["cell"]: facts["scores"]["accuracy"] if "scores" in facts else "diverged" for facts in done}
-    return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried)
+    elapsed_s = sum(facts.get("elapsed_s", 0.0) for facts in done)
+    return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried, elapsed_s)
 
 
 def cell_name(optimizer: OptimizerOptions) -> str:

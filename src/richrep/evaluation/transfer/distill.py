@@ -65,7 +65,8 @@ def distill(
         students: one after the other, each on its own: an architecture (`resnet20`, random weights from the seed), or
             the address of any backbone, which is then where it starts.
         protocol: learning rate and weight decay are chosen by the val accuracy of the student's probe.
-        measure: the probe.
+        measure: the probe. Where val chooses the student's learning rate, the student's penalty and normalisation are
+            those of the student that chose, which was not trained on val.
         seed: decides val (when the data set stores none), first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         cache: of features, and of what teachers say of views; None keeps them in memory.
@@ -94,13 +95,13 @@ def distill(
                 on_record(record)
         return record
 
-    def probed(backbones: Sequence[Backbone], *, own_head: bool = False) -> list[Record]:
+    def probed(backbones: Sequence[Backbone], by: LogisticProtocol, *, own_head: bool = False) -> list[Record]:
         extraction: dict[str, Any] = {"cache": cache, "device": where.device, "progress": on_extract}
-        return probe(backbones, task.dataset, protocol=measure, seed=seed, own_head=own_head, **extraction)
+        return probe(backbones, task.dataset, protocol=by, seed=seed, own_head=own_head, **extraction)
 
     @once
     def references() -> tuple[Record, ...]:  # only when a student is not finished yet, and then once for all
-        return tuple(keep(_save(record, where)) for record in probed(loaded))
+        return tuple(keep(_save(record, where)) for record in probed(loaded, measure))
 
     for number, student in enumerate(learners):
         identity = student.sha256 or student.fingerprint
@@ -157,11 +158,13 @@ def _measure(
     made = list(references())
     compared = References(tuple(made))
     if (alone := _labels_alone(job)) is not None:
-        found = student_records(job, alone, probed([alone.model(job.student.name)], own_head=True), None)
+        found = student_records(
+            job, alone, probed([alone.model(job.student.name)], job.probe_of(alone), own_head=True), None
+        )
         made += [keep(_save(record, where)) for record in found]
         compared = References(compared.records, found[-1])
     model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
-    found = student_records(job, taught, probed([model], own_head=True), compared)
+    found = student_records(job, taught, probed([model], job.probe_of(taught), own_head=True), compared)
     made += [keep(_save(record, where)) for record in found]
     add_records(folder.model, [record.id for record in found])
     folder.write_done(_REPORT, {"records": [record.id for record in made]})

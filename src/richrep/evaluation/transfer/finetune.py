@@ -148,9 +148,11 @@ def finetune_run(
         start = time.perf_counter()
         chosen = job.choose()
         chosen = job.keep_selected(chosen)
-        select_s = time.perf_counter() - start
+        selected = time.perf_counter()
         made = job.train_chosen(chosen)
-        fit_s = time.perf_counter() - start - select_s
+        fit_s = time.perf_counter() - selected
+        select_s = max(selected - start, chosen.elapsed_s)  # what earlier sessions of a stopped run took counts
+        fit_s = max(fit_s, made.result.elapsed_s if job.trains_again else 0.0)
         record = on_main(lambda: job.keep(made, chosen, {"select": select_s, "fit": fit_s}))
         folder.drop_states()
         return record
@@ -184,6 +186,11 @@ class _Job:
         stored = task.num_stored_train is not None
         drawn = f"{protocol.val_fraction:.0%} of train, per class, seed {seed}"
         self.val_note = ("as stored by the data set" if stored else drawn) if scores_val else "none: one cell"
+
+    @property
+    def trains_again(self) -> bool:
+        """Whether the kept network is of a training of its own, after those that chose."""
+        return self.protocol.refit or not self.selects
 
     def choose(self) -> ChosenCell:
         """The cell of highest val accuracy; with one cell, that, untried."""
@@ -227,8 +234,11 @@ class _Job:
         )
 
     def train_chosen(self, chosen: ChosenCell) -> Finetuned:
-        """The chosen cell trained on train and val, or as it is without refit."""
-        if self.selects and not self.protocol.refit:
+        """The chosen cell trained on train and val, or as it is without refit.
+
+        After an early stop it trains for as many epochs as were best, at the rates that those had.
+        """
+        if not self.trains_again:
             return self._train_cell(chosen.index)  # from its state file, which holds its last step
         steps = None
         if self.protocol.options.early_stop is not None:
@@ -294,7 +304,7 @@ class _Job:
         if not on_val:
             cell = replace(cell, early_stop=None)
         on_train = len(self.cells) if self.selects else int(self.keeps_selected)
-        total = on_train + (self.protocol.refit or not self.selects)
+        total = on_train + self.trains_again
         number = index + 1 if on_val else total
 
         with ExitStack() as stack:
