@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from richrep.recipes.declaration import CommandDeclaration, Commands, OptionDeclaration
+from richrep.recipes.declaration import Commands
 from richrep.recipes.grid import expand
 from richrep.recipes.outcome import measured, published
 from richrep.recipes.recipe import load_recipe
@@ -23,43 +22,17 @@ PATHS = sorted(FOLDER.rglob("*.yaml"))
 PUBLISHED = ROOT.parent / "shared" / "published"
 
 
-def _soon() -> Commands:
-    """Commands and options that the recipes of the papers use; an installed command takes the place of its line."""
-    text = OptionDeclaration("x")
-    shared = [
-        replace(text, name="backbone", repeatable=True, required=True),
-        replace(text, name="dataset", required=True),
-        replace(text, name="data-root"),
-        replace(text, name="protocol"),
-        replace(text, name="lr", kind="float", repeatable=True),
-        replace(text, name="weight-decay", kind="float", repeatable=True),
-        replace(text, name="seed", kind="int", repeatable=True),
-        replace(text, name="init-cat", kind="flag"),
-    ]
-    options = {option.name: option for option in shared}
-    return {name: CommandDeclaration(name, options) for name in ("finetune", "two-stage")}
-
-
-@pytest.fixture(scope="module")
-def known(commands: Commands) -> Commands:
-    """The real commands; what is not there yet as the recipes expect it to come."""
-    soon = _soon()
-    probe = commands["probe"]
-    with_decay = {"weight-decay": soon["finetune"].options["weight-decay"]} | dict(probe.options)
-    return {**soon, **commands, "probe": CommandDeclaration("probe", with_decay)}
-
-
 def test_there_are_recipes_of_every_kind() -> None:
     assert {path.relative_to(FOLDER).parts[0] for path in PATHS} == {"small", "rrl", "timecat", "trex", "sparse"}
     assert len(PATHS) > 300
 
 
-def test_every_recipe_is_valid_and_lies_where_its_name_says(known: Commands, tmp_path: Path) -> None:
+def test_every_recipe_is_valid_and_lies_where_its_name_says(commands: Commands, tmp_path: Path) -> None:
     for path in PATHS:
         recipe = load_recipe(path)
         assert f"{recipe.name}.yaml" == path.relative_to(FOLDER).as_posix()
         assert recipe.hardware and recipe.time, path
-        cells = expand(recipe, known)
+        cells = expand(recipe, commands)
         assert len({cell.key for cell in cells}) == len(cells), path
         rows = measured(cells, {recipe.name: recipe.metric}, CellStore(tmp_path), {})
         numbers = published([recipe])
