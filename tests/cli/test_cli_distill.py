@@ -60,5 +60,10 @@ def test_logits_of_teachers_without_a_head_are_refused(cli, short) -> None:
 
 
 def test_the_protocols_are_listed_with_their_sources(cli) -> None:
-    listed = cli("list", "protocols", "distill").out
-    assert "rrl-distill (distill)" in listed and "a reconstruction" in listed and "rfc-synthesis (distill)" in listed
+    lines = cli("list", "protocols", "distill").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["default", "distill:"],
+        ["rrl-distill", "distill:"],
+        ["rfc-synthesis", "distill:"],
+    ]
+    assert "a reconstruction" in lines[1] and "https://arxiv.org/abs/2203.15516" in lines[2]

@@ -21,6 +21,7 @@ from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.task import load_members, make_task
+from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob, Trained
 from richrep.evaluation.transfer.distill_records import References, student_records
 from richrep.evaluation.transfer.finetune import Where, run_name, run_options
@@ -41,7 +42,7 @@ def distill(
     students: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: DistillProtocol,
+    protocol: DistillProtocol = DEFAULT,
     measure: LogisticProtocol | None = None,
     labels_alone: bool = True,
     seed: int = 0,

@@ -25,6 +25,7 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import read_record, save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, cell_name, choose_cell, key_of
+from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
@@ -64,7 +65,7 @@ def finetune(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: FinetuneProtocol,
+    protocol: FinetuneProtocol = DEFAULT,
     joint: bool = False,
     seed: int = 0,
     train_size: int | None = None,
@@ -82,6 +83,7 @@ def finetune(
 
     Args:
         backbones: addresses, or loaded backbones. dataset: an address, or a loaded data set.
+        protocol: a member of FINETUNE_PROTOCOLS, or one changed by `dataclasses.replace`.
         seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
