@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from richrep.evaluation.record import Record
     from richrep.evaluation.record_store import load_records, save_record
     from richrep.evaluation.search.search import SearchProtocol, search
+    from richrep.evaluation.transfer.distill import distill
+    from richrep.evaluation.transfer.finetune import Where, finetune
+    from richrep.evaluation.transfer.two_stage import two_stage
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
     from richrep.features.feature_set import FeatureSet, concat_features
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from richrep.heads.prototypes import PrototypesHead
     from richrep.heads.ridge import RidgeHead
     from richrep.heads.ridge_path import fit_ridge_path
+    from richrep.heads.sgd import SgdHead
     from richrep.training.pretrain import pretrain_supervised
 
 _HOMES = {
@@ -66,9 +70,12 @@ _HOMES = {
     "SgdHead": "richrep.heads.sgd",
     "Split": "richrep.data.split",
     "Views": "richrep.features.views",
+    "Where": "richrep.evaluation.transfer.finetune",
     "concat": "richrep.backbones.concat",
     "concat_features": "richrep.features.feature_set",
+    "distill": "richrep.evaluation.transfer.distill",
     "extract_features": "richrep.features.extract",
+    "finetune": "richrep.evaluation.transfer.finetune",
     "fit_logistic_path": "richrep.heads.logistic_path",
     "fit_ridge_path": "richrep.heads.ridge_path",
     "load_backbone": "richrep.backbones.addresses",
@@ -80,6 +87,7 @@ _HOMES = {
     "rank": "richrep.evaluation.rank",
     "save_record": "richrep.evaluation.record_store",
     "search": "richrep.evaluation.search.search",
+    "two_stage": "richrep.evaluation.transfer.two_stage",
 }
 
 __all__ = [
@@ -100,9 +108,12 @@ __all__ = [
     "SgdHead",
     "Split",
     "Views",
+    "Where",
     "concat",
     "concat_features",
+    "distill",
     "extract_features",
+    "finetune",
     "fit_logistic_path",
     "fit_ridge_path",
     "load_backbone",
@@ -114,6 +125,7 @@ __all__ = [
     "rank",
     "save_record",
     "search",
+    "two_stage",
 ]
 
 

@@ -27,7 +27,7 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
     assert "resnet20:a: kl on the 10 logits of its own head" in outcome.err
     assert "random-test_resnet: cosine on its" in outcome.err and "it has no head" in outcome.err
     assert "The teachers run once on one view of every image: random crop of 0.8-1 of the area" in outcome.err
-    assert "The students: run:pupil" in outcome.err
+    assert "The models: run:pupil" in outcome.err
     kinds = [record["kind"] for record in json.loads(Path("a.json").read_text())["records"]]
     assert kinds == ["probe"] * 4 + ["distill"] * 3
     assert cli("inspect", "run:pupil").code == 0
@@ -43,7 +43,7 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
         (["--temperature", 0], "temperature must be a number > 0, got 0.0"),
         (["--heads", "keep"], "heads must be 'discard' or 'average', got 'keep'"),
         (["--student", "resnet2O"], "Unknown backbone 'resnet2O'"),
-        (["--name", "x", "--seed", 0, "--seed", 1], "--name names one run"),
+        (["--name", "x", "--seed", 0, "--seed", 1], "--name names the runs of one seed"),
         (["--views", -1], "--views"),
     ],
 )
@@ -60,5 +60,10 @@ def test_logits_of_teachers_without_a_head_are_refused(cli, short) -> None:
 
 
 def test_the_protocols_are_listed_with_their_sources(cli) -> None:
-    listed = cli("list", "protocols", "distill").out
-    assert "rrl-distill    distill:" in listed and "a reconstruction" in listed and "rfc-synthesis  distill:" in listed
+    lines = cli("list", "protocols", "distill").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["default", "distill:"],
+        ["rrl-distill", "distill:"],
+        ["rfc-synthesis", "distill:"],
+    ]
+    assert "a reconstruction" in lines[1] and "https://arxiv.org/abs/2203.15516" in lines[2]

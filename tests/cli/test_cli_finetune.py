@@ -83,7 +83,10 @@ def test_two_seeds_and_joint_training_are_one_table(cli) -> None:
         (["--precision", "fp8"], "Unknown precision 'fp8'"),
         (["--device", "gpu"], "Device 'gpu' cannot be used"),
         (["--name", "../up"], "A run cannot be called '../up'"),
-        (["--name", "x", "--seed", 0, "--seed", 1], "--name names one run; with several --seed leave it out"),
+        (
+            ["--name", "x", "--seed", 0, "--seed", 1],
+            "--name names the runs of one seed; with several --seed leave it out",
+        ),
         (["--head-init", "from-checkpoint"], "has no head of its own"),
         (["--lr", 1e30, "--epochs", 3], "training diverged. Lower the learning rate, here 1e+30"),
     ],

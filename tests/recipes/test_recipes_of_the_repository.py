@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import runpy
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from richrep.recipes.declaration import CommandDeclaration, Commands, OptionDeclaration
+from richrep.recipes.declaration import Commands
 from richrep.recipes.grid import expand
 from richrep.recipes.outcome import measured, published
-from richrep.recipes.recipe import load_recipe
+from richrep.recipes.recipe import Recipe, load_recipe
 from richrep.recipes.store import CellStore
 from richrep.reports.method_table import make_method_table
 
@@ -23,30 +22,10 @@ PATHS = sorted(FOLDER.rglob("*.yaml"))
 PUBLISHED = ROOT.parent / "shared" / "published"
 
 
-def _soon() -> Commands:
-    """Commands and options that the recipes of the papers use; an installed command takes the place of its line."""
-    text = OptionDeclaration("x")
-    shared = [
-        replace(text, name="backbone", repeatable=True, required=True),
-        replace(text, name="dataset", required=True),
-        replace(text, name="data-root"),
-        replace(text, name="protocol"),
-        replace(text, name="lr", kind="float", repeatable=True),
-        replace(text, name="weight-decay", kind="float", repeatable=True),
-        replace(text, name="seed", kind="int", repeatable=True),
-        replace(text, name="init-cat", kind="flag"),
-    ]
-    options = {option.name: option for option in shared}
-    return {name: CommandDeclaration(name, options) for name in ("finetune", "two-stage")}
-
-
 @pytest.fixture(scope="module")
-def known(commands: Commands) -> Commands:
-    """The real commands; what is not there yet as the recipes expect it to come."""
-    soon = _soon()
-    probe = commands["probe"]
-    with_decay = {"weight-decay": soon["finetune"].options["weight-decay"]} | dict(probe.options)
-    return {**soon, **commands, "probe": CommandDeclaration("probe", with_decay)}
+def recipes() -> dict[Path, Recipe]:
+    """All of them, read once."""
+    return {path: load_recipe(path) for path in PATHS}
 
 
 def test_there_are_recipes_of_every_kind() -> None:
@@ -54,12 +33,13 @@ def test_there_are_recipes_of_every_kind() -> None:
     assert len(PATHS) > 300
 
 
-def test_every_recipe_is_valid_and_lies_where_its_name_says(known: Commands, tmp_path: Path) -> None:
-    for path in PATHS:
-        recipe = load_recipe(path)
+def test_every_recipe_is_valid_and_lies_where_its_name_says(
+    recipes: dict[Path, Recipe], commands: Commands, tmp_path: Path
+) -> None:
+    for path, recipe in recipes.items():
         assert f"{recipe.name}.yaml" == path.relative_to(FOLDER).as_posix()
         assert recipe.hardware and recipe.time, path
-        cells = expand(recipe, known)
+        cells = expand(recipe, commands)
         assert len({cell.key for cell in cells}) == len(cells), path
         rows = measured(cells, {recipe.name: recipe.metric}, CellStore(tmp_path), {})
         numbers = published([recipe])
@@ -68,28 +48,29 @@ def test_every_recipe_is_valid_and_lies_where_its_name_says(known: Commands, tmp
         assert numbers or path.parent.name == "small", path
 
 
-def test_every_network_of_the_papers_recipes_is_in_the_zoo_and_every_data_set_registered() -> None:
+def test_every_network_of_the_papers_recipes_is_in_the_zoo_and_every_data_set_registered(
+    recipes: dict[Path, Recipe],
+) -> None:
     from richrep.backbones.zoo import ZOO
     from richrep.data.registry import REGISTRY
 
-    for path in PATHS:
+    for path, recipe in recipes.items():
         if path.parent.name == "small":
             continue
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"zoo:(\w+)", text)) <= set(ZOO), path
-        recipe = load_recipe(path)
         named = [spec.options["dataset"] for spec in recipe.specs()]
         datasets = {name for value in named for name in ([value] if isinstance(value, str) else value)}
         assert datasets <= {"cifar10", "cifar100", *REGISTRY}, path
 
 
-def test_the_script_writes_the_recipes_as_they_are(tmp_path: Path) -> None:
+def test_the_script_writes_the_recipes_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not PUBLISHED.is_dir():
         pytest.skip("the published numbers of ../shared/published are not on this machine")
     (tmp_path / "README.md").write_text((FOLDER / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    command = [sys.executable, str(FOLDER / "make_recipes.py"), str(PUBLISHED), "--to", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["make_recipes.py", str(PUBLISHED), "--to", str(tmp_path)])
+    monkeypatch.syspath_prepend(FOLDER)  # as for a script, without a process that imports torch anew
+    runpy.run_path(str(FOLDER / "make_recipes.py"), run_name="__main__")
     written = {path.relative_to(tmp_path): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.*")}
     there = {path.relative_to(FOLDER): path.read_text(encoding="utf-8") for path in [*PATHS, FOLDER / "README.md"]}
     assert written == {path: text for path, text in there.items() if path.parts[0] != "small"}

@@ -191,8 +191,10 @@ def test_heads_that_cannot_be_averaged_are_refused() -> None:
 def test_nothing_to_learn_from_and_bad_options_are_refused() -> None:
     with pytest.raises(RichrepError, match="nothing to learn from: no teachers, and labels have no weight"):
         distill(network(0), [], SPLIT, OPTIONS, seed=0)
-    for option, value in (("temperature", 0.0), ("label_weight", -1.0), ("num_views", -1), ("heads", "keep")):
-        with pytest.raises(RichrepError, match=f"{option}.*{value}"):
+    bad = {"temperature": 0.0, "label_weight": -1.0, "num_views": -1, "heads": "keep"}
+    bad |= {"epochs": 0, "batch_size": 0, "accumulate": 0, "clip_norm": -1.0, "head_init": "kept"}
+    for option, value in bad.items():
+        with pytest.raises(RichrepError, match=f"{option.replace('_init', ' init')}.*{value}"):
             replace(OPTIONS, **{option: value})
 
 

@@ -185,6 +185,20 @@ def test_schedule_free_training_leaves_the_averaged_weights_with_their_own_stati
     torch.testing.assert_close(trunk.stages.stage0[1].running_mean, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_fewer_steps_are_the_first_ones_of_the_schedule() -> None:
+    options = replace(BASE, schedule=Schedule("cosine", warmup_epochs=1.5))
+    heads: list[torch.Tensor] = []
+
+    def keep(backbone: Backbone) -> dict[str, float]:
+        heads.append(backbone.head.state_dict()["1.weight"].clone())
+        return {"accuracy": 0.0}
+
+    tune(options, evaluate=keep)
+    made = tune(options, num_steps=3)  # an epoch, shorter than the warm-up
+    assert made.result.steps == 3 and torch.equal(made.head.weight, heads[0])
+    assert not torch.equal(heads[0], heads[1])
+
+
 def test_the_trained_model_learned_its_images() -> None:
     options = replace(BASE, epochs=60, batch_size=24, view=None, optimizer=OptimizerOptions("adamw", lr=0.02))
     made = tune(options, make_small_cnn(10, widths=(8, 16)))

@@ -8,6 +8,7 @@ import typer
 
 from richrep.cli import console, options
 from richrep.cli import training_options as training
+from richrep.cli.training_report import report_training, say_record
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def distill(
+    context: typer.Context,
     backbones: Annotated[
         list[str], typer.Option("--backbone", "-b", metavar="ADDRESS", help="A teacher. Repeat for several.")
     ],
@@ -80,6 +82,7 @@ def distill(
     batch_size: training.BatchSize = None,
     optimizer: training.Optimizer = None,
     schedule: training.ScheduleKind = None,
+    milestones: training.Milestones = None,
     warmup_epochs: training.WarmupEpochs = None,
     head_init: training.HeadInit = None,
     head_lr: training.HeadLr = None,
@@ -115,7 +118,6 @@ def distill(
     from dataclasses import replace
     from pathlib import Path
 
-    from richrep.backbones.run_model import run_address
     from richrep.cli.probe import make_protocol
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
@@ -127,7 +129,6 @@ def distill(
     from richrep.features.cache import FeatureCache
     from richrep.paths import default_cache_root
     from richrep.reports.distill import distill_notes
-    from richrep.reports.render import render_json, render_rich
     from richrep.reports.tables import make_probe_table
     from richrep.training.teachers import choose_matches
 
@@ -135,38 +136,11 @@ def distill(
     console.check_folder(out, "--out")
     if protocol not in DISTILL_PROTOCOLS:
         raise RichrepError(unknown_name_message("protocol", protocol, DISTILL_PROTOCOLS))
-    chosen = training.changed(
-        DISTILL_PROTOCOLS[protocol],
-        {
-            "loss": loss,
-            "temperature": temperature,
-            "label_weight": label_weight,
-            "heads": heads,
-            "num_views": views,
-            "lrs": lrs or None,
-            "weight_decays": weight_decays or None,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "warmup_epochs": warmup_epochs,
-            "head_init": head_init,
-            "head_lr": head_lr,
-            "layer_decay": layer_decay,
-            "clip_norm": clip_norm,
-            "accumulate": accumulate,
-            "crop_scale": crop_scale,
-            "augment": augment,
-            "refit": refit,
-            "checkpoint_every": checkpoint_steps,
-        },
-    )
+    chosen = training.changed_by(DISTILL_PROTOCOLS[protocol], context.params)
     measure = make_protocol("logistic", normalization)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)
-    seeds = list(dict.fromkeys(seeds or [0]))
-    if name is not None and len(seeds) > 1:
-        raise RichrepError("--name names one run; with several --seed leave it out.")
+    seeds = training.chosen_seeds(seeds, name)
     addresses = [student_address(student) for student in students]
     teachers = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
     learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
@@ -178,8 +152,7 @@ def distill(
 
     def keep(record: Record) -> None:
         records.append(record)
-        accuracy = record.score("test", "accuracy") or 0.0
-        console.say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed})")
+        say_record(record)
 
     for seed in seeds:
         if seed != seeds[0]:
@@ -208,14 +181,9 @@ def distill(
                 on_record=keep,
                 on_extract=console.extraction_lines(),
             )
-    if json != "-":
-        screen, table = console.stdout(), make_probe_table(records)
-        table = replace(table, notes=(*table.notes, *distill_notes(records)))
-        screen.print(render_rich(table, width=screen.width))
-    if json is not None:
-        console.write_text(json, render_json(records))
-    runs = dict.fromkeys(run_address(out, str(record.solver["run"])) for record in records if "run" in record.solver)
-    console.say(f"{len(records)} records in {out}. The students: {', '.join(runs)}")
+    table = make_probe_table(records)
+    table = replace(table, notes=(*table.notes, *distill_notes(records)))
+    report_training(records, out=Path(out), json=json, table=table)
 
 
 def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:

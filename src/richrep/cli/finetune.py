@@ -9,13 +9,14 @@ import typer
 from richrep.cli import console, options
 from richrep.cli import training_options as training
 from richrep.cli.torchrun import Worker
-from richrep.cli.training_report import report_training
+from richrep.cli.training_report import report_training, say, say_record
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
 
 
 def finetune(
+    context: typer.Context,
     backbones: options.Backbones,
     dataset: options.DatasetAddress,
     protocol: Annotated[
@@ -86,49 +87,18 @@ def finetune(
         raise RichrepError(unknown_name_message("protocol", protocol, FINETUNE_PROTOCOLS))
     if init_cat and len(backbones) < 2:
         raise RichrepError("--init-cat trains several backbones together: give at least two with -b.")
-    chosen = training.changed(
-        FINETUNE_PROTOCOLS[protocol],
-        {
-            "lrs": lrs or None,
-            "weight_decays": weight_decays or None,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "milestones": milestones or None,
-            "warmup_epochs": warmup_epochs,
-            "head_init": head_init,
-            "head_lr": head_lr,
-            "layer_decay": layer_decay,
-            "label_smoothing": label_smoothing,
-            "mixup": mixup,
-            "cutmix": cutmix,
-            "norm_layers": norm_layers,
-            "ema_decay": ema,
-            "clip_norm": clip_norm,
-            "accumulate": accumulate,
-            "early_stop": early_stop,
-            "crop_scale": crop_scale,
-            "augment": augment,
-            "refit": refit,
-            "checkpoint_every": checkpoint_steps,
-        },
-    )
+    chosen = training.changed_by(FINETUNE_PROTOCOLS[protocol], context.params)
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
-    seeds = list(dict.fromkeys(seeds or [0]))
-    if name is not None and len(seeds) > 1:
-        raise RichrepError("--name names one run; with several --seed leave it out.")
+    seeds = training.chosen_seeds(seeds, name)
     loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess, report=worker.prints_results)
     records: list[Record] = []
     failures: dict[str, str] = {}
-    say = console.say if worker.prints_results else lambda text: None
 
     def keep(record: Record) -> None:
         records.append(record)
-        accuracy = record.score("test", "accuracy") or 0.0
-        say(f"{record.representation}: test {100 * accuracy:.2f} % (seed {record.seed}), {record.solver['run']}")
+        say_record(record)
 
     def fail(name: str, reason: str) -> None:
         failures[name] = reason

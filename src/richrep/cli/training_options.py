@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -10,7 +10,7 @@ import typer
 from richrep.cli import options
 
 if TYPE_CHECKING:
-    from richrep.evaluation.transfer.protocol import FinetuneProtocol, TransferProtocol
+    from richrep.evaluation.transfer.protocol import TransferProtocol
     from richrep.training.distill import DistillOptions
     from richrep.training.finetune import FinetuneOptions
     from richrep.training.schedules import Schedule
@@ -169,22 +169,31 @@ Seeds = Annotated[
     ),
 ]
 
-_DISTILL = ("loss", "temperature", "label_weight", "heads", "num_views")
+_REPEATED = ("lrs", "weight_decays", "milestones")
+_RENAMED = {"ema": "ema_decay", "checkpoint_steps": "checkpoint_every", "views": "num_views"}  # parameter -> field
+_FIELDS = (  # of the options of a training
+    *("epochs", "batch_size", "head_init", "label_smoothing", "norm_layers", "ema_decay", "clip_norm", "accumulate"),
+    *("early_stop", "checkpoint_every", "loss", "temperature", "label_weight", "heads", "num_views"),
+)
+_MADE = ("optimizer", "schedule", "warmup_epochs", "head_lr", "layer_decay", "mixup", "cutmix", "crop_scale", "augment")
+_KNOWN = (*_REPEATED, *_FIELDS, *_MADE, "refit")
 
-_OPTIONS = {  # parameter of a command -> name for `changed`, where they differ
-    **dict.fromkeys(("lrs", "weight_decays", "epochs", "batch_size", "optimizer", "schedule", "warmup_epochs"), ""),
-    **dict.fromkeys(("head_init", "head_lr", "layer_decay", "label_smoothing", "mixup", "cutmix", "norm_layers"), ""),
-    **dict.fromkeys(("clip_norm", "accumulate", "early_stop", "crop_scale", "augment", "refit"), ""),
-    "ema": "ema_decay",
-    "checkpoint_steps": "checkpoint_every",
-}
+
+def changed_by(protocol: TransferProtocol[Options], parameters: Mapping[str, Any]) -> TransferProtocol[Options]:
+    """The protocol with what a command was given; `parameters` are all of its, by their names in its function."""
+    given = {_RENAMED.get(name, name): value for name, value in parameters.items()}
+    given = {name: value for name, value in given.items() if name in _KNOWN}
+    return changed(protocol, given | {name: list(given.get(name) or ()) or None for name in _REPEATED})
 
 
-def changed_by(protocol: FinetuneProtocol, parameters: Mapping[str, Any]) -> FinetuneProtocol:
-    """The protocol with what a command was given; `parameters` are all of its."""
-    values = {name: parameters[name] for name in _OPTIONS}
-    values |= {name: list(values[name] or ()) or None for name in ("lrs", "weight_decays")}
-    return changed(protocol, {_OPTIONS[name] or name: value for name, value in values.items()})
+def chosen_seeds(seeds: Sequence[int] | None, name: str | None) -> list[int]:
+    """The seeds, each once; 0 without any. Raises RichrepError where runs of several would have one name."""
+    from richrep.errors import RichrepError
+
+    chosen = list(dict.fromkeys(seeds or [0]))
+    if name is not None and len(chosen) > 1:
+        raise RichrepError("--name names the runs of one seed; with several --seed leave it out.")
+    return chosen
 
 
 def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> TransferProtocol[Options]:
@@ -198,17 +207,7 @@ def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> Trans
     given = {name: value for name, value in given.items() if value is not None}
     training: Any = protocol.options  # of which every method has its own fields
     groups = {name: given[name] for name in ("head_lr", "layer_decay") if name in given}
-    plain: tuple[str, ...] = (
-        "epochs",
-        "batch_size",
-        "head_init",
-        "label_smoothing",
-        "norm_layers",
-        "clip_norm",
-        "accumulate",
-        *_DISTILL,
-    )
-    simple = {name: given[name] for name in (*plain, "early_stop", "ema_decay", "checkpoint_every") if name in given}
+    simple = {name: given[name] for name in _FIELDS if name in given}
     schedule = _changed_schedule(training.schedule, given)
     training = replace(training, groups=replace(training.groups, **groups), schedule=schedule, **simple)
     if "optimizer" in given:

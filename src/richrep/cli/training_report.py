@@ -13,13 +13,35 @@ from richrep.cli.torchrun import Worker
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
+    from richrep.reports.tables import ProbeTable
 
 
-def report_training(records: Sequence[Record], failures: Mapping[str, str], *, out: Path, json: str | None) -> None:
+def say(text: str) -> None:
+    """A message; of several processes the first says it."""
+    if Worker.from_environment().prints_results:
+        console.say(text)
+
+
+def say_record(record: Record) -> None:
+    """One line for a record that was just measured."""
+    accuracy = record.score("test", "accuracy") or 0.0
+    run = f", {record.solver['run']}" if "run" in record.solver else ""
+    say(f"{record.representation}, {record.protocol_name}: test {100 * accuracy:.2f} % (seed {record.seed}){run}")
+
+
+def report_training(
+    records: Sequence[Record],
+    failures: Mapping[str, str] | None = None,
+    *,
+    out: Path,
+    json: str | None,
+    table: ProbeTable | None = None,
+) -> None:
     """Prints the table, or writes JSON; of several processes the first does. The command's last act.
 
     Args:
         failures: representation -> reason, for those that gave no record.
+        table: in place of that of the training methods.
 
     Raises:
         typer.Exit: with code 1, when some failed.
@@ -32,15 +54,16 @@ def report_training(records: Sequence[Record], failures: Mapping[str, str], *, o
     from richrep.training.processes import leave
 
     leave()
-    if not records:
+    if not records and failures:
         raise DivergedError(f"Every training diverged. {next(iter(failures.values()))}")
     if Worker.from_environment().prints_results:
         if json != "-":
             screen = console.stdout()
-            screen.print(render_rich(print_training_table(records, failures=failures), width=screen.width))
+            screen.print(render_rich(table or print_training_table(records, failures=failures), width=screen.width))
         if json is not None:
             console.write_text(json, render_json(records))
-        models = ", ".join(run_address(out, str(record.solver["run"])) for record in records)
-        console.say(f"{len(records)} records in {out}. The models: {models}")
+        named = [str(record.solver["run"]) for record in records if "run" in record.solver]
+        models = dict.fromkeys(run_address(out, name) for name in named)
+        console.say(f"{len(records)} records in {out}. The models: {', '.join(models)}")
     if failures:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ import typer
 
 from richrep.cli import console, options
 from richrep.cli import training_options as training
+from richrep.cli.training_report import report_training, say_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,7 @@ def two_stage(
     batch_size: training.BatchSize = None,
     optimizer: training.Optimizer = None,
     schedule: training.ScheduleKind = None,
+    milestones: training.Milestones = None,
     warmup_epochs: training.WarmupEpochs = None,
     head_init: training.HeadInit = None,
     head_lr: training.HeadLr = None,
@@ -81,7 +83,6 @@ def two_stage(
     """
     from pathlib import Path
 
-    from richrep.backbones.run_model import run_address
     from richrep.cli.member_jobs import train_in_parallel
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
@@ -91,8 +92,6 @@ def two_stage(
     from richrep.features.cache import FeatureCache
     from richrep.features.memory import choose_budget
     from richrep.paths import default_cache_root
-    from richrep.reports.render import render_json, render_rich
-    from richrep.reports.training_table import print_training_table
 
     console.check_writable(json)
     console.check_folder(out, "--out")
@@ -107,18 +106,12 @@ def two_stage(
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
-    seeds = list(dict.fromkeys(seeds or [0]))
-    if name is not None and len(seeds) > 1:
-        raise RichrepError("--name names one set of runs; with several --seed leave it out.")
+    seeds = training.chosen_seeds(seeds, name)
     records: list[Record] = []
 
     def keep(record: Record) -> None:
         records.append(record)
-        accuracy = record.score("test", "accuracy") or 0.0
-        console.say(
-            f"{record.representation}, {record.protocol_name}: test {100 * accuracy:.2f} % (seed {record.seed}), "
-            f"{record.solver['run']}"
-        )
+        say_record(record)
 
     for seed in seeds:
         random = any(address.startswith("random/") for address in backbones)
@@ -150,12 +143,4 @@ def two_stage(
                 on_record=keep,
                 cache=FeatureCache(cache_dir or default_cache_root()),
             )
-    if json != "-":
-        screen = console.stdout()
-        screen.print(render_rich(print_training_table(records), width=screen.width))
-    if json is not None:
-        console.write_text(json, render_json(records))
-    made = [str(record.solver["run"]) for record in records if record.kind == "two-stage"]
-    console.say(
-        f"{len(records)} records in {out}. The joint models: " + ", ".join(run_address(out, run) for run in made)
-    )
+    report_training(records, out=Path(out), json=json)

@@ -26,6 +26,7 @@ from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult,
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.norms import recompute_norm_statistics
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
+from richrep.training.option_checks import check_training_options
 from richrep.training.parameter_groups import GroupOptions, make_parameter_groups
 from richrep.training.schedules import Schedule
 from richrep.training.teachers import Match, TeachersInStep
@@ -70,6 +71,7 @@ class DistillOptions:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
+        check_training_options(self)
         if not 0 < self.temperature < float("inf"):
             raise RichrepError(f"temperature must be a number > 0, got {self.temperature}.")
         if not 0 <= self.label_weight < float("inf"):

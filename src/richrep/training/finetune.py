@@ -21,13 +21,14 @@ from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, ImageBatches
 from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
-from richrep.training.head_init import HEAD_INITS, check_same_classes, make_head
+from richrep.training.head_init import check_same_classes, make_head
 from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.mix import MixOptions, mix_batch
 from richrep.training.norms import recompute_norm_statistics, set_training
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
+from richrep.training.option_checks import check_count, check_training_options
 from richrep.training.parameter_groups import GroupOptions, make_parameter_groups
 from richrep.training.processes import rank_and_count
 from richrep.training.schedules import Schedule
@@ -75,24 +76,14 @@ class FinetuneOptions:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "early_stop", "checkpoint_every"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise RichrepError(f"{name} must be at least 1, got {value}.")
-        if self.head_init not in HEAD_INITS:
-            raise RichrepError(unknown_name_message("head init", self.head_init, HEAD_INITS))
+        check_training_options(self)
+        check_count("early_stop", self.early_stop)
         if self.norm_layers not in get_args(NormLayers):
             raise RichrepError(unknown_name_message("mode of norm layers", self.norm_layers, get_args(NormLayers)))
         if not 0 <= self.label_smoothing < 1:
             raise RichrepError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
-        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
-            raise RichrepError(f"clip_norm must be a number > 0, got {self.clip_norm}. Leave it out for no limit.")
         if self.ema_decay is not None:
             EmaOptions(self.ema_decay)  # refuses what is no decay
-        if self.schedule.warmup_epochs > self.epochs:
-            raise RichrepError(
-                f"The warm-up lasts {self.schedule.warmup_epochs:g} epochs, training {self.epochs}. Shorten the "
-                "warm-up or train longer."
-            )
 
 
 class FinetuneObjective(nn.Module):
@@ -174,7 +165,7 @@ def finetune(
         members: M backbones, which stay as they are.
         split: labelled images; K classes.
         seed: of the head's weights, the order of the images, views, mixing and dropout.
-        num_steps: of the optimizer; None means the epochs of `options`.
+        num_steps: of the optimizer, along the schedule of the epochs of `options`; None means all of them.
         evaluate: scores on val of the backbone as it then is, for progress and early stopping.
         state_path: where the state is kept, and gone on from.
 
@@ -217,13 +208,14 @@ def finetune(
         some = (whole.batch(step)[0].to(device) for step in range(min(_CALIBRATION, source.steps_per_epoch)))
         recompute_norm_statistics(nn.Sequential(objective.trunk, objective.head), some)
 
-    total = num_steps if num_steps is not None else options.epochs * source.steps_per_epoch
+    whole_schedule = options.epochs * source.steps_per_epoch
     result = train(
         objective,
         source,
         optimizer,
         LoopOptions(
-            num_steps=total,
+            num_steps=num_steps if num_steps is not None else whole_schedule,
+            schedule_steps=whole_schedule,
             seed=seed,
             precision=precision,
             device=device,

@@ -61,6 +61,7 @@ class LoopOptions:
     """How to step, beside objective, batches, optimizer and learning rate.
 
     Attributes:
+        schedule_steps: length of the learning rate's schedule, where training ends before it does; None: num_steps.
         accumulate: parts in which a batch goes through the network; each part normalises by its own statistics.
         clip_norm: largest norm of the gradient; None for no limit.
         evaluate_every: steps between evaluations; None means once an epoch; the last step is always evaluated.
@@ -68,6 +69,7 @@ class LoopOptions:
     """
 
     num_steps: int
+    schedule_steps: int | None = None
     seed: int = 0
     precision: Precision = "fp32"
     device: str | None = None
@@ -209,6 +211,7 @@ class _Run:
                     on_progress(self._progress(first, time.perf_counter() - start))
         self._close_losses()
         self.weights.leave(self.state.best)
+        self.state.elapsed_s = elapsed_before + time.perf_counter() - start
 
     def _look(self, state_path: Path | None) -> None:
         """What is due after the step just taken: a check of the loss, an evaluation, a state on disk."""
@@ -243,7 +246,7 @@ class _Run:
             self.ema.update(self.objective, step=self.state.step)
 
     def _set_learning_rates(self, step: int) -> None:
-        epoch, total = self.batches.steps_per_epoch, self.options.num_steps
+        epoch, total = self.batches.steps_per_epoch, self.options.schedule_steps or self.options.num_steps
         set_learning_rates(self.optimizer, self.schedule, step, steps_per_epoch=epoch, num_steps=total)
 
     def _check_finite(self, loss: torch.Tensor, step: int) -> None:

@@ -16,7 +16,8 @@ from richrep.training.run_folder import open_run
 def result(accuracy: float, nll: float, *, best_step: int | None = None) -> TrainingResult:
     """Scores at step 4; at step 2 others, that count with early stopping alone."""
     early = {"step": 2.0, "accuracy": 0.99, "nll": 0.1}
-    return TrainingResult(4, best_step, [1.0], [early, {"step": 4.0, "accuracy": accuracy, "nll": nll}])
+    evaluations = [early, {"step": 4.0, "accuracy": accuracy, "nll": nll}]
+    return TrainingResult(4, best_step, [1.0], evaluations, elapsed_s=2.5)
 
 
 def choose(folder: Path, results: list[TrainingResult | BaseException], calls: list[int] | None = None) -> ChosenCell:
@@ -71,5 +72,5 @@ def test_finished_cells_are_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_other_numbers_give_other_names() -> None:
-    assert cell_name(0.01, 1e-4) == "lr 0.01, weight decay 0.0001"
-    assert cell_name(0.01, 0.0) != cell_name(0.01000001, 0.0)
+    assert cell_name(OptimizerOptions(lr=0.01, weight_decay=1e-4)) == "lr 0.01, weight decay 0.0001"
+    assert cell_name(OptimizerOptions(lr=0.01)) != cell_name(OptimizerOptions(lr=0.01000001))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import richrep
 from richrep.backbones.backbone import Backbone
@@ -109,6 +110,11 @@ def test_a_rate_that_diverges_is_left_out_and_the_best_on_val_is_trained_again(r
     assert "diverged" in caplog.text and last.hyperparameters["lr"] == 0.02
     assert last.metrics["val"]["accuracy"] == last.solver["tried"]["lr 0.02, weight decay 0.0001"]
     assert last.hyperparameters["steps"] == 4  # 60 images, not the 48 of train, in batches of 40
+    # The probe's penalty is that of the student that never saw val: l2 = 1/(N_train C).
+    (done,) = (tmp_path / "mine" / "states").glob("lr_0.02*.yaml")
+    scores = yaml.safe_load(done.read_text())["scores"]
+    assert last.hyperparameters["l2"] == pytest.approx(1 / (last.dataset.num_train * scores["probe_c"]))
+    assert len(last.protocol["measured_by"]["cs"]) > 1 and set(last.metrics["val"]) == {"accuracy", "nll"}
     assert richrep.load_backbone(f"run:{tmp_path / 'mine'}").head is None
     assert not list((tmp_path / "mine" / "states").glob("*.pt"))
 

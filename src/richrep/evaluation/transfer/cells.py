@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from richrep.errors import DivergedError
 from richrep.training.loop import TrainingProgress, TrainingResult
+from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
-
-Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,14 @@ class ChosenCell:
     Attributes:
         index: of the chosen cell; scores: of its last evaluation on val; steps: it trained for.
         tried: every cell in plain words, with its val accuracy, or "diverged".
+        elapsed_s: of training them, over all sessions of a run that was stopped.
     """
 
     index: int
     scores: dict[str, float]
     steps: int
     tried: dict[str, Any] = field(default_factory=dict)
+    elapsed_s: float = 0.0
 
 
 def choose_cell(
@@ -74,7 +73,8 @@ def choose_cell(
             try:
                 result = train_cell(index)
                 scores = next(s for s in result.evaluations if s["step"] == (result.best_step or result.steps))
-                facts = {"cell": name, "scores": dict(scores), "steps": result.best_step or result.steps}
+                steps = result.best_step or result.steps
+                facts = {"cell": name, "scores": dict(scores), "steps": steps, "elapsed_s": result.elapsed_s}
             except DivergedError as error:
                 facts = {"cell": name, "diverged": str(error)}
                 logger.warning("%s: %s The other cells go on.", name, error)
@@ -85,23 +85,21 @@ def choose_cell(
         raise DivergedError(f"All {len(done)} cells diverged; the first: {done[0]['diverged']}")
     best = max(finished, key=lambda i: (done[i]["scores"]["accuracy"], -done[i]["scores"]["nll"]))
     tried = {facts["cell"]: facts["scores"]["accuracy"] if "scores" in facts else "diverged" for facts in done}
-    return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried)
+    elapsed_s = sum(facts.get("elapsed_s", 0.0) for facts in done)
+    return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried, elapsed_s)
 
 
-def cell_name(lr: float, weight_decay: float) -> str:
-    """A cell in words: "lr 0.01, weight decay 0.0001"; other numbers give other words."""
-    return f"lr {_short(lr)}, weight decay {_short(weight_decay)}"
+def cell_name(optimizer: OptimizerOptions) -> str:
+    """A cell in words: "lr 0.01, weight decay 0.0001". Cells that differ at all have names that do."""
+    return f"lr {_number(optimizer.lr)}, weight decay {_number(optimizer.weight_decay)}"
 
 
-def _short(number: float) -> str:
-    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+def _number(value: float) -> str:
+    """Short where that says all of it."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def key_of(name: str) -> str:
     """A file name for a cell."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
-
-
-def fingerprint_of(options: Any) -> str:
-    """A short hash (hex) of options that are a dataclass."""
-    return hashlib.sha256(json.dumps(asdict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]

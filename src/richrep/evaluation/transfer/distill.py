@@ -21,6 +21,7 @@ from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.task import load_members, make_task
+from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob
 from richrep.evaluation.transfer.distill_records import References, student_records
 from richrep.evaluation.transfer.finetune import Where, run_name, run_options
@@ -41,7 +42,7 @@ def distill(
     students: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: DistillProtocol,
+    protocol: DistillProtocol = DEFAULT,
     measure: LogisticProtocol | None = None,
     labels_alone: bool = True,
     seed: int = 0,
@@ -65,7 +66,8 @@ def distill(
         students: one after the other, each on its own: an architecture (`resnet20`, random weights from the seed), or
             the address of any backbone, which is then where it starts.
         protocol: learning rate and weight decay are chosen by the val accuracy of the student's probe.
-        measure: the probe.
+        measure: the probe. Where val chooses the student's learning rate, the student's penalty and normalisation are
+            those of the student that chose, which was not trained on val.
         seed: decides val (when the data set stores none), first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         cache: of features, and of what teachers say of views; None keeps them in memory.
@@ -94,13 +96,13 @@ def distill(
                 on_record(record)
         return record
 
-    def probed(backbones: Sequence[Backbone], *, own_head: bool = False) -> list[Record]:
+    def probed(backbones: Sequence[Backbone], by: LogisticProtocol, *, own_head: bool = False) -> list[Record]:
         extraction: dict[str, Any] = {"cache": cache, "device": where.device, "progress": on_extract}
-        return probe(backbones, task.dataset, protocol=measure, seed=seed, own_head=own_head, **extraction)
+        return probe(backbones, task.dataset, protocol=by, seed=seed, own_head=own_head, **extraction)
 
     @once
     def references() -> tuple[Record, ...]:  # only when a student is not finished yet, and then once for all
-        return tuple(keep(_save(record, where)) for record in probed(loaded))
+        return tuple(keep(_save(record, where)) for record in probed(loaded, measure))
 
     for number, student in enumerate(learners):
         identity = student.sha256 or student.fingerprint
@@ -161,7 +163,7 @@ def _measure(
         compared = References(compared.records, found[-1])
     model = load_backbone(f"run:{folder.path}")  # what is scored is what was kept
     try:
-        found = student_records(job, taught, _probed_student(model, probed), compared)
+        found = student_records(job, taught, _probed_student(model, job.probe_of(taught), probed), compared)
     except DivergedError:
         folder.drop_model()
         raise
@@ -178,16 +180,17 @@ def _labels_alone(job: DistillJob, probed: Callable[..., list[Record]]) -> list[
         return []
     try:
         alone = job.run(Arm(()))
-        return student_records(job, alone, _probed_student(alone.model(job.student.name), probed), None)
+        found = _probed_student(alone.model(job.student.name), job.probe_of(alone), probed)
+        return student_records(job, alone, found, None)
     except DivergedError as error:
         logger.warning("%s on labels alone has no row: %s", job.student.name, error)
         return []
 
 
-def _probed_student(student: Backbone, probed: Callable[..., list[Record]]) -> list[Record]:
+def _probed_student(student: Backbone, measure: LogisticProtocol, probed: Callable[..., list[Record]]) -> list[Record]:
     """Its probe, after its own head where it has one; the last step may have gone too far, its loss still finite."""
     try:
-        return probed([student], own_head=True)
+        return probed([student], measure, own_head=True)
     except FeatureError as error:
         raise DivergedError(
             f"Training diverged: the features of {student.name} are not finite any more. Lower the learning rate."

@@ -28,6 +28,8 @@ from richrep.training.distill import Distilled, DistillOptions, distill
 from richrep.training.run_folder import RunFolder
 from richrep.training.teachers import Match, teacher_outputs
 
+_C, _NORMALIZATION = "probe_c", "probe_normalization"  # of the probe, beside the scores of a student on val
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -96,24 +98,34 @@ class DistillJob:
         """Whether anything is chosen on val."""
         return len(self.cells) > 1 or not self.protocol.refit
 
+    @property
+    def trains_again(self) -> bool:
+        """Whether the kept student is of a training of its own, after those that chose."""
+        return self.protocol.refit or not self.selects
+
     def run(self, arm: Arm) -> Trained:
         """The arm's cells on train, scored on val; the best of them on train and val, or as it is without refit."""
         start = time.perf_counter()
         outputs = self._outputs(arm)
         extract_s = time.perf_counter() - start
-        names = [f"{arm.prefix}{_cell_name(cell)}" for cell in self.cells]
+        names = [f"{arm.prefix}{cell_name(cell.optimizer)}" for cell in self.cells]
         chosen = ChosenCell(0, {}, 0, {})
         if self.selects:
             chosen = choose_cell(
                 self.folder, names, lambda i: self._train(arm, i, names[i], outputs, on_val=True).result
             )
-        select_s = time.perf_counter() - start - extract_s
-        if self.selects and not self.protocol.refit:  # from its state file, which holds its last step
-            made = self._train(arm, chosen.index, names[chosen.index], outputs, on_val=True)
-        else:
+        selected = time.perf_counter()
+        if self.trains_again:
             made = self._train(arm, chosen.index, f"{arm.prefix}final", outputs, on_val=False)
-        total = time.perf_counter() - start
-        seconds = {"extract": extract_s, "select": select_s, "fit": total - extract_s - select_s, "total": total}
+        else:  # from its state file, which holds its last step
+            made = self._train(arm, chosen.index, names[chosen.index], outputs, on_val=True)
+        fit_s = time.perf_counter() - selected
+        seconds = {  # what earlier sessions of a stopped run took counts
+            "extract": extract_s,
+            "select": max(selected - start - extract_s, chosen.elapsed_s),
+            "fit": max(fit_s, made.result.elapsed_s if self.trains_again else 0.0),
+        }
+        seconds["total"] = sum(seconds.values())
         options = arm.of(self.cells[chosen.index])
         return Trained(arm, made, chosen, options, _teachers_in_words(arm, options), seconds)
 
@@ -137,7 +149,7 @@ class DistillJob:
         self, arm: Arm, index: int, name: str, outputs: Sequence[torch.Tensor] | None, *, on_val: bool
     ) -> Distilled:
         """One training; its state lies under `name`."""
-        where, per_arm = self.where, len(self.cells) * self.selects + (self.protocol.refit or not self.selects)
+        where, per_arm = self.where, len(self.cells) * self.selects + self.trains_again
         number = (index + 1 if on_val else per_arm) + (0 if arm.matches else per_arm)
         total = per_arm * (1 + self.labels_alone)
 
@@ -170,8 +182,25 @@ class DistillJob:
             ) from error
         choice = self.measure.select(features, *self.rows, memory=choose_budget(None))
         labels = features.labels[torch.as_tensor(self.rows[1])]
-        found = choice.val_logits
-        return {"accuracy": accuracy(preds=found.argmax(1), labels=labels), "nll": nll(logits=found, labels=labels)}
+        found, chosen = choice.val_logits, choice.hyperparameters
+        return {
+            "accuracy": accuracy(preds=found.argmax(1), labels=labels),
+            "nll": nll(logits=found, labels=labels),
+            _C: 1 / (len(self.rows[0]) * chosen["l2"]),
+            _NORMALIZATION: float(self.measure.normalizations.index(chosen["normalization"])),
+        }
+
+    def probe_of(self, trained: Trained) -> LogisticProtocol:
+        """The probe that measures a student: penalty and normalisation as chosen with the one that never saw val.
+
+        The kept student was trained on val too, whose images say nothing about it any more. Where nothing was chosen
+        there is no other student, and val must do.
+        """
+        scores = trained.chosen.scores
+        if _C not in scores:
+            return self.measure
+        name = self.measure.normalizations[int(scores[_NORMALIZATION])]
+        return replace(self.measure, cs=(scores[_C],), normalizations=(name,))
 
 
 def _teachers_in_words(arm: Arm, options: DistillOptions) -> str:
@@ -181,7 +210,3 @@ def _teachers_in_words(arm: Arm, options: DistillOptions) -> str:
     if not views:
         return "run in every step"
     return f"run once on {views} views of every image" if options.view is not None else "run once on every image"
-
-
-def _cell_name(options: DistillOptions) -> str:
-    return cell_name(options.optimizer.lr, options.optimizer.weight_decay)

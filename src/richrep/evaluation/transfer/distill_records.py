@@ -51,7 +51,7 @@ def student_records(
     teachers = [match.teacher for match in trained.arm.matches]
     taught = f"distill({'+'.join(teacher.name for teacher in teachers)} -> {job.student.name})"
     name = taught if teachers else f"labels({job.student.name})"
-    chosen = {key: value for key, value in trained.chosen.scores.items() if key != "step"}
+    chosen = {key: value for key, value in trained.chosen.scores.items() if key in ("accuracy", "nll")}
     facts = tuple(backbone_facts(backbone, backbone.name) for backbone in (*teachers, job.student))
     training = {
         "lr": trained.options.optimizer.lr,
@@ -68,7 +68,7 @@ def student_records(
             "kind": "distill",
             "representation": f"own-head({name})" if is_head else name,
             "backbones": facts,
-            "protocol": {**asdict(job.protocol), "name": job.protocol.name, "measured_by": record.protocol},
+            "protocol": {**asdict(job.protocol), "name": job.protocol.name, "measured_by": asdict(job.measure)},
             "hyperparameters": training | record.hyperparameters,
             "solver": record.solver
             | {

@@ -24,15 +24,15 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import read_record, save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, choose_cell, key_of
-from richrep.evaluation.transfer.cells import cell_name as words_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, OnProgress, cell_name, choose_cell, key_of
+from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
 from richrep.features.manifest import Precision
 from richrep.training.batches import count_steps
 from richrep.training.devices import make_accelerator
-from richrep.training.finetune import Finetuned, FinetuneOptions
+from richrep.training.finetune import Finetuned
 from richrep.training.finetune import finetune as train_backbones
 from richrep.training.loop import TrainingProgress
 from richrep.training.processes import on_main, rank_and_count
@@ -66,7 +66,7 @@ def finetune(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: FinetuneProtocol,
+    protocol: FinetuneProtocol = DEFAULT,
     joint: bool = False,
     seed: int = 0,
     train_size: int | None = None,
@@ -84,6 +84,7 @@ def finetune(
 
     Args:
         backbones: addresses, or loaded backbones. dataset: an address, or a loaded data set.
+        protocol: a member of FINETUNE_PROTOCOLS, or one changed by `dataclasses.replace`.
         seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
@@ -150,9 +151,11 @@ def finetune_run(
         start = time.perf_counter()
         chosen = job.choose()
         chosen = job.keep_selected(chosen)
-        select_s = time.perf_counter() - start
+        selected = time.perf_counter()
         made = job.train_chosen(chosen)
-        fit_s = time.perf_counter() - start - select_s
+        fit_s = time.perf_counter() - selected
+        select_s = max(selected - start, chosen.elapsed_s)  # what earlier sessions of a stopped run took counts
+        fit_s = max(fit_s, made.result.elapsed_s if job.trains_again else 0.0)
         record = on_main(lambda: job.keep(made, chosen, {"select": select_s, "fit": fit_s}))
         folder.drop_states()
         return record
@@ -187,11 +190,16 @@ class _Job:
         drawn = f"{protocol.val_fraction:.0%} of train, per class, seed {seed}"
         self.val_note = ("as stored by the data set" if stored else drawn) if scores_val else "none: one cell"
 
+    @property
+    def trains_again(self) -> bool:
+        """Whether the kept network is of a training of its own, after those that chose."""
+        return self.protocol.refit or not self.selects
+
     def choose(self) -> ChosenCell:
         """The cell of highest val accuracy; with one cell, that, untried."""
         if not self.selects:
             return ChosenCell(0, {}, 0, {})
-        names = [cell_name(cell) for cell in self.cells]
+        names = [cell_name(cell.optimizer) for cell in self.cells]
         return choose_cell(self.folder, names, lambda index: self._train_cell(index).result)
 
     def keep_selected(self, chosen: ChosenCell) -> ChosenCell:
@@ -207,7 +215,9 @@ class _Job:
                 made = self._train_cell(chosen.index)
                 on_main(lambda: self._save_selected(made))
             return chosen
-        return choose_cell(self.folder, [cell_name(self.cells[0])], lambda index: self._train_and_keep(index).result)
+        return choose_cell(
+            self.folder, [cell_name(self.cells[0].optimizer)], lambda index: self._train_and_keep(index).result
+        )
 
     def _train_and_keep(self, index: int) -> Finetuned:
         """The only cell on train alone; its network is saved before the cell counts as done."""
@@ -227,8 +237,11 @@ class _Job:
         )
 
     def train_chosen(self, chosen: ChosenCell) -> Finetuned:
-        """The chosen cell trained on train and val, or as it is without refit."""
-        if self.selects and not self.protocol.refit:
+        """The chosen cell trained on train and val, or as it is without refit.
+
+        After an early stop it trains for as many epochs as were best, at the rates that those had.
+        """
+        if not self.trains_again:
             return self._train_cell(chosen.index)  # from its state file, which holds its last step
         steps = None
         if self.protocol.options.early_stop is not None:
@@ -292,14 +305,14 @@ class _Job:
         }
 
     def _train_cell(self, index: int) -> Finetuned:
-        return self._train(index, key_of(cell_name(self.cells[index])), on_val=True)
+        return self._train(index, key_of(cell_name(self.cells[index].optimizer)), on_val=True)
 
     def _train(self, index: int, state: str, *, on_val: bool, num_steps: int | None = None) -> Finetuned:
         cell, where = self.cells[index], self.where
         if not on_val:
             cell = replace(cell, early_stop=None)
         on_train = len(self.cells) if self.selects else int(self.keeps_selected)
-        total = on_train + (self.protocol.refit or not self.selects)
+        total = on_train + self.trains_again
         number = index + 1 if on_val else total
 
         with ExitStack() as stack:
@@ -309,7 +322,9 @@ class _Job:
                 if track:
                     track(progress)
                 if where.on_progress is not None:
-                    where.on_progress(CellProgress(self.folder.name, cell_name(cell), number, total, progress))
+                    where.on_progress(
+                        CellProgress(self.folder.name, cell_name(cell.optimizer), number, total, progress)
+                    )
 
             return train_backbones(
                 self.members,
@@ -328,11 +343,6 @@ class _Job:
 def method_of(members: Sequence[Backbone]) -> str:
     """What the training of these is called."""
     return "init-cat" if len(members) > 1 else "finetune"
-
-
-def cell_name(options: FinetuneOptions) -> str:
-    """A cell in words: "lr 0.01, weight decay 0.0001"."""
-    return words_of(options.optimizer.lr, options.optimizer.weight_decay)
 
 
 def select_rows(task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

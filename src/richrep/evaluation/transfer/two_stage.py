@@ -24,10 +24,13 @@ from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import ExtractOptions, load_members, make_task
 from richrep.evaluation.transfer.ensemble import Ensemble
 from richrep.evaluation.transfer.finetune import Where, finished_record
+from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
 from richrep.evaluation.transfer.stage1 import finetune_members
 from richrep.evaluation.transfer.stage2 import JointHead, Stage2, Stage2Protocol, logits_of
 from richrep.evaluation.transfer.tuned import Tuned, load_tuned
+from richrep.evaluation.transfer.two_stage_logistic import TwoStageLogistic
 from richrep.evaluation.transfer.two_stage_plan import Plan, kind_of
 from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
@@ -38,8 +41,8 @@ def two_stage(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: FinetuneProtocol,
-    stage2: Sequence[Stage2Protocol],
+    protocol: FinetuneProtocol = DEFAULT,
+    stage2: Sequence[Stage2Protocol] = (RrlTwoStage(), TwoStageLogistic()),
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
