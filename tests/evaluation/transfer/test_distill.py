@@ -14,6 +14,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.concat import concat
 from richrep.backbones.override import override_preprocessing
 from richrep.backbones.small_cnn import make_small_cnn
+from richrep.data.augment import RandomView
 from richrep.errors import AddressError, DivergedError, RichrepError
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
@@ -207,3 +208,9 @@ def test_an_architecture_by_its_bare_name_has_random_weights(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet20").touch()
     assert student_address("resnet20") == "resnet20"  # a file is what was meant
+
+
+def test_the_record_states_the_view_that_small_networks_saw(run) -> None:
+    small = replace(SHORT, small_view=RandomView(scale=(0.9, 1.0)), options=replace(SHORT.options, view=RandomView()))
+    record = run(small, labels_alone=False)[-1]
+    assert record.protocol["options"]["view"]["scale"] == [0.9, 1.0]

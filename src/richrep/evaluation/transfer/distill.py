@@ -124,7 +124,8 @@ def distill(
         }
         with open_run(where.out, name, options, restart=where.restart) as folder:
             if (found := _finished(folder, where)) is None:
-                job = DistillJob(student, task, protocol, measure, seed, where, folder, cache, on_extract, labels_alone)
+                used = protocol.for_inputs_of([student])  # the record states the view that it saw
+                job = DistillJob(student, task, used, measure, seed, where, folder, cache, on_extract, labels_alone)
                 found = _measure(job, matches, references, probed, keep)
         for record in found:
             keep(record)

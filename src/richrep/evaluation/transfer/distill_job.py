@@ -86,7 +86,7 @@ class DistillJob:
     @cached_property
     def cells(self) -> list[DistillOptions]:
         """The grid."""
-        return self.protocol.for_inputs_of([self.student]).cells(self.task.dataset.name)
+        return self.protocol.cells(self.task.dataset.name)
 
     @cached_property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
