@@ -10,6 +10,8 @@ from richrep.reports.method_table import MEAN, PERCENT, MethodTable
 
 FORMATS = (".png", ".svg", ".pdf")
 
+_MARKERS = "os^D"  # ten colours with each
+
 
 def check_plot(path: str | Path) -> None:
     """Raises RichrepError when no plot can be written as `path`; done before any work."""
@@ -34,10 +36,10 @@ def write_plot(table: MethodTable, path: str | Path) -> None:
         raise RichrepError(f"{path} is not drawn: nothing was measured yet. Run the recipe without --table-only first.")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * len(measured), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(measured) + 2.5, 4), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         sizes: set[int] = set()
-        for row in table.rows:
+        for number, row in enumerate(table.rows):
             scale = 100 if row.metric in PERCENT else 1
             places = sorted(p for p in row.scores if p.dataset == dataset)
             if places:
@@ -46,7 +48,8 @@ def write_plot(table: MethodTable, path: str | Path) -> None:
                     [place.train_size for place in places],
                     [scale * row.scores[place].mean for place in places],
                     yerr=[scale * (row.scores[place].std or 0.0) for place in places],
-                    marker="o",
+                    color=f"C{number % 10}",
+                    marker=_MARKERS[number // 10 % len(_MARKERS)],
                     markersize=4,
                     capsize=3,
                     label=row.name,
@@ -55,7 +58,10 @@ def write_plot(table: MethodTable, path: str | Path) -> None:
         axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    handles = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), fontsize="small", loc="outside right upper")
     try:
         figure.savefig(Path(path).expanduser(), dpi=150)
     except OSError as error:
