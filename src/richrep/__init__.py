@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from richrep.evaluation.record_store import load_records, save_record
     from richrep.evaluation.search.search import SearchProtocol, search
     from richrep.evaluation.transfer.distill import distill
-    from richrep.evaluation.transfer.finetune import Where, finetune
+    from richrep.evaluation.transfer.finetune import finetune
+    from richrep.evaluation.transfer.runs import Where
     from richrep.evaluation.transfer.two_stage import two_stage
     from richrep.features.cache import FeatureCache
     from richrep.features.extract import extract_features
@@ -70,7 +71,7 @@ _HOMES = {
     "SgdHead": "richrep.heads.sgd",
     "Split": "richrep.data.split",
     "Views": "richrep.features.views",
-    "Where": "richrep.evaluation.transfer.finetune",
+    "Where": "richrep.evaluation.transfer.runs",
     "concat": "richrep.backbones.concat",
     "concat_features": "richrep.features.feature_set",
     "distill": "richrep.evaluation.transfer.distill",

@@ -125,7 +125,7 @@ def distill(
     from richrep.evaluation.transfer import DISTILL_PROTOCOLS
     from richrep.evaluation.transfer.distill import distill as run_distill
     from richrep.evaluation.transfer.distill import student_address
-    from richrep.evaluation.transfer.finetune import Where
+    from richrep.evaluation.transfer.runs import Where
     from richrep.features.cache import FeatureCache
     from richrep.paths import default_cache_root
     from richrep.reports.distill import distill_notes

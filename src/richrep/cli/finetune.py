@@ -76,8 +76,8 @@ def finetune(
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
     from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
-    from richrep.evaluation.transfer.finetune import Where
     from richrep.evaluation.transfer.finetune import finetune as run_finetune
+    from richrep.evaluation.transfer.runs import Where
 
     worker = Worker.from_environment()
     worker.begin_training()

@@ -87,7 +87,7 @@ def two_stage(
     from richrep.data.datasets import load_dataset
     from richrep.errors import RichrepError, unknown_name_message
     from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, STAGE2_PROTOCOLS
-    from richrep.evaluation.transfer.finetune import Where
+    from richrep.evaluation.transfer.runs import Where
     from richrep.evaluation.transfer.two_stage import two_stage as run_two_stage
     from richrep.features.cache import FeatureCache
     from richrep.features.memory import choose_budget

@@ -20,7 +20,7 @@ from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.transfer import DISTILL_PROTOCOLS
 from richrep.evaluation.transfer.distill import distill, student_address
-from richrep.evaluation.transfer.finetune import Where
+from richrep.evaluation.transfer.runs import Where
 from richrep.features.cache import FeatureCache
 from richrep.training.distill import distill as train
 from richrep.training.schedules import Schedule

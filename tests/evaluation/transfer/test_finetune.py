@@ -19,8 +19,9 @@ from richrep.errors import AddressError, CheckpointError, DatasetError, Diverged
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import make_task
 from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
-from richrep.evaluation.transfer.finetune import Where, finetune, select_rows
+from richrep.evaluation.transfer.finetune import finetune
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.runs import Where, select_rows
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
 from richrep.training.schedules import Schedule

@@ -12,8 +12,9 @@ from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.override import override_preprocessing
 from richrep.evaluation.task import make_task
-from richrep.evaluation.transfer.finetune import Where, finetune, run_name
+from richrep.evaluation.transfer.finetune import finetune
 from richrep.evaluation.transfer.finetune_default import DEFAULT
+from richrep.evaluation.transfer.runs import Where, run_name
 
 SIZES = {"train_size": 60, "test_size": 30}
 GRID = replace(DEFAULT, lrs=(1e-5, 0.1), options=replace(DEFAULT.options, epochs=1, batch_size=24))

@@ -28,10 +28,11 @@ from richrep.evaluation.transfer import STAGE2_PROTOCOLS, stage1
 from richrep.evaluation.transfer import two_stage as two_stage_module
 from richrep.evaluation.transfer.cells import CellProgress
 from richrep.evaluation.transfer.ensemble import Ensemble
-from richrep.evaluation.transfer.finetune import Where, finetune
+from richrep.evaluation.transfer.finetune import finetune
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
+from richrep.evaluation.transfer.runs import Where
 from richrep.evaluation.transfer.scoring import own_logits
 from richrep.evaluation.transfer.stage2 import Stage2, Stage2Protocol, TunedMembers
 from richrep.evaluation.transfer.two_stage import two_stage

@@ -24,8 +24,8 @@ from richrep.evaluation.task import load_members, make_task
 from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob
 from richrep.evaluation.transfer.distill_records import References, student_records
-from richrep.evaluation.transfer.finetune import Where, run_name, run_options
 from richrep.evaluation.transfer.protocol import DistillProtocol
+from richrep.evaluation.transfer.runs import Where, run_name, run_options
 from richrep.features.cache import FeatureCache
 from richrep.features.progress import ProgressCallback
 from richrep.training.distill import check_heads

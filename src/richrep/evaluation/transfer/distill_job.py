@@ -18,8 +18,8 @@ from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.task import Task
 from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of
-from richrep.evaluation.transfer.finetune import Where, select_rows
 from richrep.evaluation.transfer.protocol import DistillProtocol
+from richrep.evaluation.transfer.runs import Where, select_rows
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
 from richrep.features.memory import choose_budget

@@ -11,8 +11,9 @@ from richrep.backbones.backbone import Backbone
 from richrep.errors import DivergedError, RunBusyError
 from richrep.evaluation.record import Record
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.finetune import Where, finetune_run
+from richrep.evaluation.transfer.finetune import finetune_run
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.runs import Where
 
 logger = logging.getLogger(__name__)
 

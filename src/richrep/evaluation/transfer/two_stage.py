@@ -23,10 +23,10 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import ExtractOptions, load_members, make_task
 from richrep.evaluation.transfer.ensemble import Ensemble
-from richrep.evaluation.transfer.finetune import Where, finished_record
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
+from richrep.evaluation.transfer.runs import Where, finished_record
 from richrep.evaluation.transfer.stage1 import finetune_members
 from richrep.evaluation.transfer.stage2 import JointHead, Stage2, Stage2Protocol, logits_of
 from richrep.evaluation.transfer.tuned import Tuned, load_tuned

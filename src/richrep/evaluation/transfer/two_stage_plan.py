@@ -11,8 +11,8 @@ from richrep.backbones.backbone import Backbone
 from richrep.errors import RichrepError
 from richrep.evaluation.task import Task
 from richrep.evaluation.transfer.ensemble import Ensemble
-from richrep.evaluation.transfer.finetune import Where, finetune_run_options, run_name
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
+from richrep.evaluation.transfer.runs import Where, finetune_run_options, run_name
 from richrep.evaluation.transfer.stage2 import Stage2Protocol
 from richrep.training.run_folder import RunFolder, open_run
 
