@@ -60,3 +60,12 @@ options: {dataset: 'zoo:x', backbone: ['${base}/there.pth', 'resnet20@${weights}
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "gone.pth").touch()
     check_files(recipes)
+
+
+def test_a_word_that_a_variable_holds_is_no_file(write) -> None:
+    text = """
+variables: {precision: fp32, images: 500}
+command: probe
+options: {dataset: digits, backbone: random/resnet20, precision: '${precision}', train-size: '${images}'}
+"""
+    check_files(read_all(write(text)))

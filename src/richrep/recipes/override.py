@@ -13,7 +13,7 @@ from richrep.recipes.grid import resolve
 from richrep.recipes.recipe import CellSpec, Recipe
 from richrep.recipes.variables import substitute
 
-_WITHOUT_FILE = re.compile(r"(zoo|hf|run):|(timm|torchvision|random)/")
+_WITHOUT_FILE = re.compile(r"(zoo|hf|run):|(timm|torchvision|random)/|\w+$")  # the last: a word, such as a precision
 
 
 def override(recipes: Sequence[Recipe], values: Mapping[str, Any], commands: Commands) -> list[Recipe]:
