@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -260,6 +261,16 @@ def test_images_may_be_plain_binary(tmp_path: Path, write_parquet: Write, png: A
     train = load(tmp_path).train
     assert values(train, pixel) == [3, 4]
     assert train.images.digest(1) == hashlib.sha256(png(4)).digest()
+
+
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_jpegs_do_not_take_the_long_way_over_pillow(tmp_path: Path, write_parquet: Write, as_struct: bool) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (90, 90, 90)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    split = write_images(tmp_path, write_parquet, 2 * [{"bytes": data, "path": "a.jpg"} if as_struct else data])
+    pixels = split.load_decoded(0)
+    assert isinstance(pixels, np.ndarray) and (pixels == 90).all()
 
 
 def write_images(tmp_path: Path, write_parquet: Write, images: list[Any]) -> Split:

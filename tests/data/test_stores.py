@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from richrep.data.decode import as_image
 from richrep.data.stores import ArrayStore, FileStore, JoinedStore
 from richrep.errors import BadImageError
 
@@ -64,12 +65,14 @@ def test_joined_store_continues_with_the_second_member() -> None:
     assert joined.digest(1) == first.digest(1) and joined.digest(2) == second.digest(0)
 
 
-def test_images_of_any_store_are_pillow_images(tmp_path: Path, png: Callable[..., bytes]) -> None:
+def test_images_of_any_store_become_pillow_images(tmp_path: Path, png: Callable[..., bytes]) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
-    stores = [ArrayStore(np.zeros((1, 4, 4), dtype=np.uint8), source="x"), FileStore(tmp_path, ["a.png"])]
+    Image.new("L", (4, 4)).save(tmp_path / "b.jpg")
+    stores = [ArrayStore(np.zeros((1, 4, 4), dtype=np.uint8), source="x"), FileStore(tmp_path, ["a.png", "b.jpg"])]
     for store in stores:
-        image = store.load(0)
-        assert isinstance(image, Image.Image) and (image.mode, image.size) == ("RGB", (4, 4))
+        for position in range(len(store)):
+            image = as_image(store.load(position))
+            assert (image.mode, image.size) == ("RGB", (4, 4))
 
 
 def test_a_device_is_not_read_for_ever() -> None:

@@ -208,7 +208,7 @@ def test_fast_decoding_leaves_views_as_they_are(tiny) -> None:
             return 3
 
         def load(self, position: int) -> Image.Image:
-            return decode_image(files[position], position=position, name="jpeg")
+            return decode_image(files[position], position=position, name=lambda: "jpeg")
 
         def name(self, position: int) -> str:
             return "jpeg"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from richrep.data.decode import Decoded, as_image
 from richrep.errors import unknown_name_message
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -52,9 +52,12 @@ class Geometry:
         """Whether an image of this size comes out as it is."""
         return (height, width) == self.size_px and self.resize_px in (None, min(height, width))
 
-    def apply(self, image: Image.Image) -> np.ndarray:
+    def apply(self, decoded: Decoded) -> np.ndarray:
         """RGB image -> uint8 (H, W, 3)."""
         height, width = self.size_px
+        if isinstance(decoded, np.ndarray) and self.keeps(*decoded.shape[:2]):
+            return decoded
+        image = as_image(decoded)
         if not self.keeps(image.height, image.width):
             mode = InterpolationMode(self.interpolation)
             if self.resize_px is None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from richrep.data.decode import Decoded, as_image
 from richrep.errors import BadImageError, DatasetError
 
 PARTS = ("train", "val", "trainval", "test")
@@ -31,8 +32,8 @@ class ImageStore(Protocol):
         """Number of images."""
         ...
 
-    def load(self, position: int) -> Image.Image:
-        """The image as RGB. Raises BadImageError, naming image and position, when it cannot be decoded."""
+    def load(self, position: int) -> Decoded:
+        """The image as RGB, as it is there. Raises BadImageError, naming image and position, when it is damaged."""
         ...
 
     def name(self, position: int) -> str:
@@ -131,6 +132,10 @@ class Split:
 
     def load_image(self, row: int) -> Image.Image:
         """Image `row` of the split as RGB. Raises BadImageError when it cannot be decoded."""
+        return as_image(self.load_decoded(row))
+
+    def load_decoded(self, row: int) -> Decoded:
+        """The same as its decoder gave it: for small images the way over Pillow costs more than decoding."""
         return self.images.load(int(self.positions[row]))
 
     def image_name(self, row: int) -> str:

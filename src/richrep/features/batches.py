@@ -12,9 +12,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
-from richrep.data.decode import decoded_at_least
+from richrep.data.decode import Decoded, decoded_at_least
 from richrep.data.split import Split
 from richrep.data.stores import ArrayStore
 from richrep.errors import BadImageError
@@ -167,15 +166,15 @@ class _Decoder:
         self.profile.add("decode", time.perf_counter() - start_s)
         return True
 
-    def _load(self, row: int, framings: list[Framing]) -> list[Image.Image]:
+    def _load(self, row: int, framings: list[Framing]) -> list[Decoded]:
         """The image for each framing: one object, or, decoded fast, one for each size that is needed.
 
         What a framing gets must not depend on the others: they belong to networks that are in this run by chance.
         """
         if not self.fast:
-            return [self.split.load_image(row)] * len(framings)
-        images: dict[tuple[int, int] | None, Image.Image] = {}
+            return [self.split.load_decoded(row)] * len(framings)
+        images: dict[tuple[int, int] | None, Decoded] = {}
         for size_px in {framing.needed_px for framing in framings}:
             with contextlib.nullcontext() if size_px is None else decoded_at_least(size_px):
-                images[size_px] = self.split.load_image(row)
+                images[size_px] = self.split.load_decoded(row)
         return [images[framing.needed_px] for framing in framings]

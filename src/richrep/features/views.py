@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView, view_generator
+from richrep.data.decode import Decoded, as_image
 from richrep.data.preprocessing import Geometry
 from richrep.errors import RichrepError
 
@@ -74,12 +74,12 @@ class Framing:
         """
         return self.geometry.needed_px if self.view is None else None
 
-    def apply(self, image: Image.Image, row: int) -> np.ndarray:
+    def apply(self, decoded: Decoded, row: int) -> np.ndarray:
         """RGB image of `row` of its split -> uint8 (H, W, 3)."""
         if self.view is None:
-            return self.geometry.apply(image)
+            return self.geometry.apply(decoded)
         generator = view_generator(seed=self.view.seed, draw=self.view.number, row=row)
-        return self.view.view.apply(image, self.geometry, generator)
+        return self.view.view.apply(as_image(decoded), self.geometry, generator)
 
 
 def default_view(backbones: Sequence[Backbone]) -> RandomView:

@@ -22,7 +22,7 @@ _AHEAD = 2  # batches made while the network works
 
 def load_pixels(split: Split, geometry: Geometry) -> torch.Tensor:
     """All images of `split` as uint8 (N, H, W, 3), decoded once; for data sets that fit in memory."""
-    return torch.stack([torch.from_numpy(geometry.apply(split.load_image(row)).copy()) for row in range(len(split))])
+    return torch.stack([torch.from_numpy(geometry.apply(split.load_decoded(row)).copy()) for row in range(len(split))])
 
 
 class Batches(Protocol):
@@ -132,9 +132,10 @@ class ImageBatches:
 
     def _pixels(self, row: int, draw: int, geometries: Iterable[Geometry]) -> dict[Geometry, np.ndarray]:
         """One view of an image in several geometries: the same crop of it, mirrored or not."""
-        image = self.split.load_image(row)
         if self.view is None:
-            return {geometry: geometry.apply(image).copy() for geometry in geometries}
+            decoded = self.split.load_decoded(row)
+            return {geometry: geometry.apply(decoded).copy() for geometry in geometries}
+        image = self.split.load_image(row)
         return {
             geometry: self.view.apply(image, geometry, view_generator(seed=self.seed, draw=draw, row=row)).copy()
             for geometry in geometries

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from richrep.data.decode import bad_image, decode_image
+from richrep.data.decode import Decoded, bad_image, decode_image
 from richrep.data.stores import digest_file, load_file
 from richrep.errors import DatasetError
 
@@ -38,6 +40,23 @@ def damaged(path: Path, error: Exception) -> DatasetError:
     return DatasetError(f"{path} cannot be read as Parquet: {reason}. Is it complete? Fetch or write it again.")
 
 
+@dataclass(frozen=True)
+class _Column:
+    """The images of a row group, null where there is none: two pyarrow.ChunkedArrays, or None without such a field."""
+
+    data: Any
+    paths: Any
+    nbytes: int
+
+
+def _split_column(column: Any) -> _Column:
+    """A struct is taken apart once: picking the fields of every image costs as much as decoding a small one."""
+    if not pa.types.is_struct(column.type):
+        return _Column(column, None, column.nbytes)
+    fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))  # a null struct: all null
+    return _Column(fields.get("bytes"), fields.get("path"), column.nbytes)
+
+
 class ParquetStore:
     """Encoded images in one column of one or more Parquet files, one after the other.
 
@@ -58,20 +77,20 @@ class ParquetStore:
         self._column_name = column
         self._file_starts = np.cumsum([0, *(sum(rows) for rows in group_rows)])
         self._groups = [(file, group) for file, rows in enumerate(group_rows) for group in range(len(rows))]
-        self._group_starts = np.cumsum([0, *(count for rows in group_rows for count in rows)])
-        self._columns: dict[int, Any] = {}  # row group -> pyarrow.ChunkedArray, the latest used last
+        self._group_starts = list(accumulate((count for rows in group_rows for count in rows), initial=0))
+        self._columns: dict[int, _Column] = {}  # row group -> its images, the latest used last
         self._cached_bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return int(self._file_starts[-1])
 
-    def load(self, position: int) -> Image.Image:
+    def load(self, position: int) -> Decoded:
         """The image as RGB. Raises BadImageError when it is missing or cannot be decoded."""
         content = self._content(position)
         if isinstance(content, Path):
             return load_file(content, position=position)
-        return decode_image(content, position=position, name=self.name(position))
+        return decode_image(content, position=position, name=lambda: self.name(position))
 
     def name(self, position: int) -> str:
         """E.g. 'train.parquet row 17'; rows count from 0 in every file."""
@@ -90,17 +109,12 @@ class ParquetStore:
 
     def _content(self, position: int) -> memoryview | Path:
         """The encoded image, a view into the Arrow column, or the file that holds it."""
-        group = int(np.searchsorted(self._group_starts, position, side="right")) - 1
-        value = self._column(group)[position - int(self._group_starts[group])]
-        if not pa.types.is_struct(value.type):
-            data, path = value, None
-        elif value.is_valid:
-            fields = {field.name: value[field.name] for field in value.type}
-            data, path = fields.get("bytes"), fields.get("path")
-        else:
-            data, path = None, None
+        group = bisect_right(self._group_starts, position) - 1
+        column, row = self._column(group), position - self._group_starts[group]
+        data = column.data[row] if column.data is not None else None
         if data is not None and data.is_valid:
-            return memoryview(data.as_buffer())
+            return memoryview(data.as_buffer()).cast("B")  # pyarrow says signed bytes, which decoders refuse
+        path = column.paths[row] if column.paths is not None else None
         if path is not None and path.is_valid:
             return self._file_inside(path.as_py(), position)
         raise bad_image("is null: it has neither bytes nor path", position=position, name=self.name(position))
@@ -116,7 +130,7 @@ class ParquetStore:
                 )
         return self._files[self._file_of(position)].parent / path
 
-    def _column(self, group: int) -> Any:
+    def _column(self, group: int) -> _Column:
         """The image column of a row group, from the cache or the file."""
         with self._lock:
             column = self._columns.pop(group, None)
@@ -128,10 +142,12 @@ class ParquetStore:
                 self._cached_bytes -= self._columns.pop(next(iter(self._columns))).nbytes
         return column
 
-    def _read_column(self, group: int) -> Any:
+    def _read_column(self, group: int) -> _Column:
         file, group_in_file = self._groups[group]
         with open_parquet(self._files[file]) as parquet:
             try:
-                return parquet.read_row_group(group_in_file, columns=[self._column_name]).column(self._column_name)
+                return _split_column(
+                    parquet.read_row_group(group_in_file, columns=[self._column_name]).column(self._column_name)
+                )
             except (pa.ArrowException, OSError) as error:
                 raise damaged(self._files[file], error) from error
