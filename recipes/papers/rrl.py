@@ -45,6 +45,7 @@ METHODS: dict[tuple[str, str], tuple[str, str, str]] = {
 # The same label and architecture in two families.
 SHARED = {(f"CAT{n}", f"{n} x resnet50"): ("cat", f"CAT{n}", n) for n in (2, 5)}
 NUM_RUNS = 10  # of ERM with linear probes
+SUB = "_sub"  # the mean of the logits of the members, each with a head of its own: the control of a concatenation
 
 CIFAR_WD = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05]
 LINEAR_WD = {"cifar10": CIFAR_WD, "cifar100": CIFAR_WD, "inat2018": [1e-6, 1e-5, 1e-4], "imagenet1k": [1e-4, 5e-4]}
@@ -78,8 +79,8 @@ def reasons(row: Row) -> Iterator[str]:
 
 
 def _reason(row: Row) -> str:
-    if "_sub" in row["method"]:
-        return "the mean of the logits of probes of the parts, which no command reports yet"
+    if row["method"] == "wide_sub":
+        return "the mean of the logits of probes of slices of one network, which no command reports"
     if "384px" in row["target"]:
         return (
             "at 384 px, which no protocol trains at; what the publishers fine-tuned, `richrep probe --own-head` scores"
@@ -98,16 +99,19 @@ def _is_measurable(row: Row) -> bool:
         row["paper"] == PAPER
         and row["experiment"] in FAMILIES
         and row["target"] in TARGETS
-        and "_sub" not in row["method"]
+        and row["method"] != "wide_sub"
     )
 
 
 def _method(row: Row) -> tuple[str, str, str]:
-    key = row["method"], row["architecture"]
+    method = row["method"].removesuffix(SUB)
+    key = method, row["architecture"]
     if key in SHARED:
         group, label, n = SHARED[key]
-        return group, label, f"{'swav' if 'swav' in row['experiment'] else 'rrl'}_cat{n}"
-    return METHODS[key]
+        network = f"{'swav' if 'swav' in row['experiment'] else 'rrl'}_cat{n}"
+    else:
+        group, label, network = METHODS[key]
+    return group, label + row["method"].removeprefix(method), network
 
 
 def _recipe(name: str, experiment: str, target: str, transfer: str, rows: list[Row]) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def _recipe(name: str, experiment: str, target: str, transfer: str, rows: list[R
         "variables": {"data_root": None, **variables},
         "command": command,
         "options": {"dataset": target, "data-root": "${data_root}", **options},
-        "cells": [_cell(row, transfer) for row in rows],
+        "cells": [_cell(of_network, transfer) for of_network in _by_network(rows)],
     }
 
 
@@ -151,19 +155,33 @@ def _command(experiment: str, target: str, transfer: str) -> tuple[str, dict[str
     return "two-stage", options | {"stage2": "rrl-two-stage"}, variables
 
 
-def _cell(row: Row, transfer: str) -> dict[str, Any]:
-    _, label, network = _method(row)
+def _by_network(rows: list[Row]) -> list[list[Row]]:
+    """The rows of each network or concatenation, its control (`SUB`) last."""
+    networks: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["method"].endswith(SUB)):
+        networks.setdefault(_method(row)[2], []).append(row)
+    return list(networks.values())
+
+
+def _cell(rows: list[Row], transfer: str) -> dict[str, Any]:
+    """One command; a second row is its control, which comes out of the same command."""
+    labels = [_method(row)[1] for row in rows]
+    label, network = labels[0].removesuffix(SUB), _method(rows[0])[2]
     members = ZOO[network].members or (network,)
-    cell: dict[str, Any] = {"name": label}
+    cell: dict[str, Any] = {"name": label, "options": {"backbone": [f"zoo:{member}" for member in members]}}
+    shown = {label: "rrl-two-stage"} if transfer == "2ft" else {label: ["kind=probe", "together"]}
     if transfer == "linear" and network == "rrl_run0":  # the mean of all runs, each alone
-        cell["grid"] = {"backbone": [f"zoo:rrl_run{i}" for i in range(NUM_RUNS)]}
-        cell["rows"] = {label: "alone"}
-    elif transfer == "linear":
+        grid = {"backbone": [f"zoo:rrl_run{i}" for i in range(NUM_RUNS)]}
+        return {"name": label, "grid": grid, "rows": {label: "alone"}, "expected": expected(rows[0])}
+    if len(rows) > 1:
+        if transfer == "linear":
+            cell["options"]["ensemble"] = True
+        numbers = [expected(row, row=name) for row, name in zip(rows, labels, strict=True)]
+        return {**cell, "rows": {**shown, label + SUB: "kind=ensemble"}, "expected": numbers}
+    if transfer == "linear":
         cell["options"] = {"backbone": [f"zoo:{network}"]}
-    else:
-        cell["options"] = {"backbone": [f"zoo:{member}" for member in members]}
-        if transfer == "init" and len(members) > 1:
-            cell["options"]["init-cat"] = True
-        if transfer == "2ft":
-            cell["rows"] = {label: "rrl-two-stage"}  # not its control, the mean of the members' logits
-    return {**cell, "expected": expected(row)}
+    if transfer == "init" and len(members) > 1:
+        cell["options"]["init-cat"] = True
+    if transfer == "2ft":
+        cell["rows"] = shown  # not its control, the mean of the members' logits
+    return {**cell, "expected": expected(rows[0])}
