@@ -83,10 +83,6 @@ def test_two_seeds_and_joint_training_are_one_table(cli) -> None:
         (["--precision", "fp8"], "Unknown precision 'fp8'"),
         (["--device", "gpu"], "Device 'gpu' cannot be used"),
         (["--name", "../up"], "A run cannot be called '../up'"),
-        (
-            ["--name", "x", "--seed", 0, "--seed", 1],
-            "--name names the runs of one seed; with several --seed leave it out",
-        ),
         (["--head-init", "from-checkpoint"], "has no head of its own"),
         (["--lr", 1e30, "--epochs", 3], "training diverged. Lower the learning rate, here 1e+30"),
     ],
@@ -96,6 +92,12 @@ def test_what_cannot_be_used_is_refused_with_one_message(cli, options: list[obje
     outcome = cli(*(option for option in SMALL if option != "--no-augment" or options != ["--crop-scale", 2]), *options)
     assert outcome.code == 2 and message in outcome.message, outcome.message
     assert outcome.out == "" and not list(Path().glob("runs/*/model"))
+
+
+def test_with_several_seeds_a_name_is_told_apart_by_them(cli) -> None:
+    outcome = cli(*SMALL, "--name", "mine", "--seed", 0, "--seed", 1, "--lr", 0.01)
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.parent.name for path in Path("runs").glob("*/model")) == ["mine-s0", "mine-s1"]
 
 
 def test_a_network_that_diverges_leaves_the_others_and_exit_code_1(cli, checkpoints) -> None:

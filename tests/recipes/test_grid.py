@@ -108,3 +108,27 @@ def test_a_variable_names_those_above_it_only(variables: str, write, commands) -
     text = f"variables: {{{variables}}}\n{PROBE}preprocess: '${{a}}'}}"
     with pytest.raises(RichrepError, match=r"The variable 'a' refers to '[ab]', which does not stand above it"):
         cells_of(write, commands, text)
+
+
+def names_of(cells) -> list[str]:
+    return [cell.arguments[1] if cell.arguments[0] == "--name" else "" for cell in cells]
+
+
+def test_runs_of_a_grid_that_would_be_called_the_same_get_names_of_their_own(write, commands) -> None:
+    text = """
+command: finetune
+options: {dataset: digits, backbone: a.pth, train-size: [50, 60], epochs: [1, 2], seed: [0, 1]}
+"""
+    cells = cells_of(write, commands, text)
+    names = names_of(cells)
+    assert len(set(names)) == 4 and all(name.endswith(cell.key[:6]) for name, cell in zip(names, cells, strict=True))
+    assert "-train-size-50-epochs-2-" in names[1]
+    one = cells_of(write, commands, text.replace("[1, 2]", "2"))  # told apart by the number of images
+    assert names_of(one) == ["", ""] and [cell.key for cell in one] == [cell.key for cell in cells[1::2]]
+
+
+def test_runs_with_a_name_and_commands_without_runs_keep_theirs(write, commands) -> None:
+    grid = "options: {dataset: digits, backbone: a.pth, test-size: [50, 60]"
+    assert names_of(cells_of(write, commands, f"command: probe\n{grid}}}")) == ["", ""]
+    named = cells_of(write, commands, f"command: finetune\n{grid}, name: mine}}")
+    assert all(cell.arguments.count("--name") == 1 and "mine" in cell.arguments for cell in named)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from richrep.errors import EngineError
+from richrep.training import devices
 from richrep.training.devices import make_accelerator
 
 
@@ -22,6 +23,24 @@ def test_a_second_training_may_want_another_precision() -> None:
     assert make_accelerator("cpu", "fp32").mixed_precision == "no"
     assert make_accelerator("cpu", "bf16").mixed_precision == "bf16"
     assert make_accelerator("cpu", "fp32").mixed_precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "says"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, True),
+        ({"avx512_bf16": True}, False),
+        ({"amx_bf16": True}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_without_arithmetic_for_it_is_said_once(capabilities, says: bool, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    devices._say_if_bf16_is_slow.cache_clear()
+    make_accelerator("cpu", "bf16"), make_accelerator("cpu", "bf16")
+    make_accelerator("cpu", "fp32")
+    devices._say_if_bf16_is_slow.cache_clear()
+    assert caplog.text.count("no arithmetic for bf16") == int(says)
 
 
 def test_fp16_on_the_cpu_is_refused() -> None:

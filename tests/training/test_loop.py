@@ -117,6 +117,12 @@ def test_a_diverging_loss_is_an_error_and_takes_no_step(bad: float) -> None:
     assert module.weight.item() == pytest.approx(0.9)  # of the first step alone
 
 
+def test_a_last_step_that_leaves_no_finite_weight_is_an_error() -> None:
+    module = Square(1e15)  # loss 5e29, gradient 1e15; 1e15 - 1e30 * 1e15 overflows float32
+    with pytest.raises(DivergedError, match=r"weight is not finite after step 0: training diverged.*here 1e\+30"):
+        train(module, Numbers(torch.ones(1)), sgd(module, 1e30), LoopOptions(num_steps=1))
+
+
 class Network(nn.Module):
     """Batch norm and dropout: what a resumed training may get wrong."""
 

@@ -140,7 +140,7 @@ def distill(
     measure = make_protocol("logistic", normalization)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)
-    seeds = training.chosen_seeds(seeds, name)
+    seeds = training.chosen_seeds(seeds)
     addresses = [student_address(student) for student in students]
     teachers = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess)
     learners = console.load_backbones(addresses, seed=seeds[0], preprocess=preprocess)
@@ -149,10 +149,15 @@ def distill(
     for words in dict.fromkeys(_views_in_words(chosen.for_inputs_of([one]), source.name) for one in learners):
         console.say(words)
     records: list[Record] = []
+    failures: dict[str, str] = {}
 
     def keep(record: Record) -> None:
         records.append(record)
         say_record(record)
+
+    def fail(representation: str, reason: str) -> None:
+        failures[representation] = reason
+        console.say(f"{representation}: not measured. {reason}")
 
     for seed in seeds:
         if seed != seeds[0]:
@@ -172,7 +177,7 @@ def distill(
                 cache=FeatureCache(cache_dir or default_cache_root()),
                 where=Where(
                     out=Path(out),
-                    name=name,
+                    name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=device,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
@@ -180,10 +185,11 @@ def distill(
                 ),
                 on_record=keep,
                 on_extract=console.extraction_lines(),
+                on_failure=fail,
             )
-    table = make_probe_table(records)
+    table = make_probe_table(records, failures=failures)
     table = replace(table, notes=(*table.notes, *distill_notes(records)))
-    report_training(records, out=Path(out), json=json, table=table)
+    report_training(records, failures, out=Path(out), json=json, table=table)
 
 
 def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:

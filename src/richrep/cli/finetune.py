@@ -91,7 +91,7 @@ def finetune(
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
-    seeds = training.chosen_seeds(seeds, name)
+    seeds = training.chosen_seeds(seeds)
     loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess, report=worker.prints_results)
     records: list[Record] = []
     failures: dict[str, str] = {}
@@ -119,7 +119,7 @@ def finetune(
                 keep_selected=keep_selected,
                 where=Where(
                     out=Path(out),
-                    name=name,
+                    name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=worker.choose_device(device),
                     precision=precision,  # type: ignore[arg-type]  # the library checks it

@@ -146,7 +146,12 @@ KeepSelected = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="Of the run, for run:NAME.", show_default="of what it is"),
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Of the run, for run:NAME; with several seeds NAME-s0, …",
+        show_default="of what it is",
+    ),
 ]
 Tracker = Annotated[
     str | None,
@@ -186,14 +191,14 @@ def changed_by(protocol: TransferProtocol[Options], parameters: Mapping[str, Any
     return changed(protocol, given | {name: list(given.get(name) or ()) or None for name in _REPEATED})
 
 
-def chosen_seeds(seeds: Sequence[int] | None, name: str | None) -> list[int]:
-    """The seeds, each once; 0 without any. Raises RichrepError where runs of several would have one name."""
-    from richrep.errors import RichrepError
+def chosen_seeds(seeds: Sequence[int] | None) -> list[int]:
+    """The seeds, each once; 0 without any."""
+    return list(dict.fromkeys(seeds or [0]))
 
-    chosen = list(dict.fromkeys(seeds or [0]))
-    if name is not None and len(chosen) > 1:
-        raise RichrepError("--name names the runs of one seed; with several --seed leave it out.")
-    return chosen
+
+def name_of_seed(name: str | None, seed: int, seeds: Sequence[int]) -> str | None:
+    """The given name; with several seeds "NAME-s0", "NAME-s1", …"""
+    return f"{name}-s{seed}" if name is not None and len(seeds) > 1 else name
 
 
 def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> TransferProtocol[Options]:

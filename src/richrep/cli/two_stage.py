@@ -106,7 +106,7 @@ def two_stage(
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
-    seeds = training.chosen_seeds(seeds, name)
+    seeds = training.chosen_seeds(seeds)
     records: list[Record] = []
 
     def keep(record: Record) -> None:
@@ -133,7 +133,7 @@ def two_stage(
                 memory_limit=memory_limit,
                 where=Where(
                     out=Path(out),
-                    name=name,
+                    name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=device,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it

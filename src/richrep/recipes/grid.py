@@ -10,8 +10,9 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from richrep.errors import RichrepError, unknown_name_message
@@ -23,6 +24,8 @@ SET_BY_RUN = ("out", "json")
 MAX_CELLS = 10_000  # of one row; more is a slip of the pen, and would fill the memory
 # Options that leave the result as it is: where it is computed, within which room, and what is said of it.
 WITHOUT_EFFECT = frozenset({"device", "num-workers", "memory-limit", "cache-dir", "profile", "checkpoint-steps"})
+# What stands in the names of runs; those that differ in anything else need names of their own.
+IN_RUN_NAMES = frozenset({"backbone", "dataset", "train-size", "seed", "protocol", "student", "init-cat", "stage2"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Cell:
         rows: as in `CellSpec`.
         memory: what it takes at most, as written; "" where the recipe does not say.
         takes: the options its command knows.
+        named_by: command and options that the default names of its runs are made of; "" where it has none, or its own.
     """
 
     recipe: str
@@ -49,6 +53,7 @@ class Cell:
     rows: tuple[tuple[str, tuple[str, ...]], ...] = ()
     memory: str = ""
     takes: frozenset[str] = frozenset()
+    named_by: str = ""
 
 
 def expand(recipe: Recipe, commands: Commands) -> list[Cell]:
@@ -59,7 +64,8 @@ def expand(recipe: Recipe, commands: Commands) -> list[Cell]:
     """
     try:
         variables = resolve(recipe.variables)
-        return [cell for spec in recipe.specs() for cell in _cells(recipe, spec, commands, variables)]
+        cells = [cell for spec in recipe.specs() for cell in _cells(recipe, spec, commands, variables)]
+        return [_with_run_name(cell, cells) for cell in cells]
     except RichrepError as error:
         raise RichrepError(f"{recipe.path}: {error}") from error
 
@@ -103,7 +109,22 @@ def _cells(recipe: Recipe, spec: CellSpec, commands: Commands, variables: Mappin
             rows=tuple((name, _patterns(words)) for name, words in spec.rows.items()),
             memory=spec.memory or "",
             takes=frozenset(command.options),
+            named_by=_named_by(command, options),
         )
+
+
+def _named_by(command: CommandDeclaration, options: Mapping[str, Texts]) -> str:
+    if "name" not in command.options or "name" in options:
+        return ""
+    return json.dumps([command.name, {name: list(options[name]) for name in sorted(IN_RUN_NAMES & set(options))}])
+
+
+def _with_run_name(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    """`cell`, with a name for its runs where those of another cell would be called the same, as in a grid of epochs."""
+    if not cell.named_by or all(other.key == cell.key for other in cells if other.named_by == cell.named_by):
+        return cell
+    name = re.sub(r"[^\w.-]+", "-", cell.label)[:100] + f"-{cell.key[:6]}"
+    return replace(cell, arguments=("--name", name, *cell.arguments))
 
 
 Texts = tuple[str, ...]  # the values of one option in one command; several where it is repeated

@@ -136,7 +136,7 @@ def train(
         state_path: the file of the state; None keeps none.
 
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: the loss, or in the end a weight, is not finite.
         RichrepError: a single image does not fit into memory.
     """
     run = _Run(
@@ -211,6 +211,7 @@ class _Run:
                     on_progress(self._progress(first, time.perf_counter() - start))
         self._close_losses()
         self.weights.leave(self.state.best)
+        self._check_weights()
         self.state.elapsed_s = elapsed_before + time.perf_counter() - start
 
     def _look(self, state_path: Path | None) -> None:
@@ -252,10 +253,17 @@ class _Run:
     def _check_finite(self, loss: torch.Tensor, step: int) -> None:
         value = float(loss)
         if not math.isfinite(value):
-            lr = max(group["initial_lr"] for group in self.optimizer.param_groups)
-            raise DivergedError(
-                f"The loss is {value} at step {step}: training diverged. Lower the learning rate, here {lr:g}."
-            )
+            raise self._diverged(f"The loss is {value} at step {step}")
+
+    def _check_weights(self) -> None:
+        """A loss may be finite when the step after it, or a variance that a norm layer measured, is not."""
+        for name, values in self.objective.state_dict().items():
+            if not bool(values.isfinite().all()):
+                raise self._diverged(f"{name} is not finite after step {self.state.step - 1}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        lr = max(group["initial_lr"] for group in self.optimizer.param_groups)
+        return DivergedError(f"{what}: training diverged. Lower the learning rate, here {lr:g}.")
 
     def _evaluate(self) -> None:
         if self.evaluate is None:

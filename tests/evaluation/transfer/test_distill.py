@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +183,19 @@ def test_several_students_are_runs_of_their_own_and_share_what_they_are_compared
     assert {record.solver["teachers"] for record in records[3:]} == {"run in every step"}
     kept = [richrep.load_backbone(f"run:{tmp_path / name}") for name in ("mine-0", "mine-1")]
     assert kept[0].fingerprint != kept[1].fingerprint
+
+
+def test_a_student_that_diverges_leaves_the_others(run, student, tmp_path) -> None:
+    trunk = copy.deepcopy(student.trunk)
+    with torch.no_grad():
+        next(trunk.parameters()).fill_(1e30)
+    wild = replace(student, trunk=trunk, name="wild")
+    failures: dict[str, str] = {}
+    records = run(students=[wild, student], labels_alone=False, on_failure=failures.__setitem__)
+    assert [record.solver["run"] for record in records if record.kind == "distill"] == ["mine-1"]
+    assert list(failures) == ["distill(wild)"] and "diverged" in failures["distill(wild)"]
+    with pytest.raises(DivergedError):
+        run(students=[wild, student], labels_alone=False)
 
 
 def test_a_student_larger_than_its_teachers_is_said(run, caplog) -> None:

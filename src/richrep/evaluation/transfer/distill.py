@@ -20,7 +20,7 @@ from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
-from richrep.evaluation.task import load_members, make_task
+from richrep.evaluation.task import OnFailure, load_members, make_task
 from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob
 from richrep.evaluation.transfer.distill_records import References, student_records
@@ -53,6 +53,7 @@ def distill(
     where: Where | None = None,
     on_record: Callable[[Record], None] | None = None,
     on_extract: ProgressCallback | None = None,
+    on_failure: OnFailure | None = None,
 ) -> list[Record]:
     """Test scores of all teachers, alone and concatenated, and of every student taught by all of them.
 
@@ -73,6 +74,8 @@ def distill(
         cache: of features, and of what teachers say of views; None keeps them in memory.
         on_record: called with each record as soon as it is measured and saved.
         on_extract: hears the progress of passes through frozen networks.
+        on_failure: called with representation and reason when a student diverges, and the others go on; without it, or
+            when there are no others, it is an error.
 
     Raises:
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
@@ -126,7 +129,13 @@ def distill(
             if (found := _finished(folder, where)) is None:
                 used = protocol.for_inputs_of([student])  # the record states the view that it saw
                 job = DistillJob(student, task, used, measure, seed, where, folder, cache, on_extract, labels_alone)
-                found = _measure(job, matches, references, probed, keep)
+                try:
+                    found = _measure(job, matches, references, probed, keep)
+                except DivergedError as error:
+                    if on_failure is None or len(learners) == 1:
+                        raise
+                    on_failure(f"distill({student.name})", str(error))
+                    continue
         for record in found:
             keep(record)
     return list(records.values())
