@@ -101,6 +101,27 @@ def test_an_epoch_may_hold_some_rows_only() -> None:
     assert made.batch(0)[2].tolist() == made.rows(0).tolist()
 
 
+def test_halves_of_a_batch_come_from_either_kind_of_rows() -> None:
+    is_right = np.arange(10) < 8
+    made = batches(halves=is_right, batch_size=6)
+    assert made.steps_per_epoch == batches(batch_size=6).steps_per_epoch
+    for step in range(6):
+        rows = made.rows(step)
+        assert is_right[rows].tolist() == [True] * 3 + [False] * 3
+        assert len(set(rows[:3].tolist())) == 3  # of eight, each once; of two, three draws repeat one
+    assert len({tuple(made.rows(step)) for step in range(6)}) == 6
+    assert made.rows(4).tolist() == batches(halves=is_right, batch_size=6).rows(4).tolist()
+    some = batches(halves=is_right, batch_size=4, only=np.array([0, 1, 2, 9]))
+    assert all(set(some.rows(step)) <= {0, 1, 2, 9} and 9 in some.rows(step) for step in range(4))
+
+
+def test_rows_of_one_kind_make_ordinary_batches() -> None:
+    for halves in (np.ones(10, dtype=bool), np.zeros(10, dtype=bool)):
+        assert [batches(halves=halves).rows(i).tolist() for i in range(3)] == [
+            batches().rows(i).tolist() for i in range(3)
+        ]
+
+
 def test_processes_share_a_batch_between_them() -> None:
     whole = batches().rows(0)
     shares = [batches(rank=rank, num_processes=2).batch(0)[1].tolist() for rank in (0, 1)]

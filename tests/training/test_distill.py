@@ -16,6 +16,7 @@ from richrep.data.augment import RandomView
 from richrep.data.datasets import load_split
 from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import RichrepError
+from richrep.training.batches import ImageBatches
 from richrep.training.distill import Distilled, DistillOptions, distill
 from richrep.training.distill_objective import DistillObjective, average_heads
 from richrep.training.finetune import FinetuneOptions, finetune
@@ -161,6 +162,37 @@ def test_averaged_heads_give_the_mean_of_the_logits() -> None:
     options = replace(OPTIONS, heads="average", loss="hard")
     made = distill(network(0), choose_matches([network(1), network(2)], "hard"), SPLIT, options, seed=0, num_steps=1)
     assert made.head is not None and made.head.out_features == 10
+
+
+def test_halves_are_of_images_that_all_teachers_classify_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray | None] = []
+
+    def remember(*arguments: object, **options: object) -> ImageBatches:
+        made = ImageBatches(*arguments, **options)  # type: ignore[arg-type]
+        seen.append(made.halves)
+        return made
+
+    monkeypatch.setattr("richrep.training.distill.ImageBatches", remember)
+    matches = choose_matches([network(1), network(2)], "hard")
+    labels = torch.from_numpy(SPLIT.labels)
+    right = torch.nn.functional.one_hot(labels, 10).float()
+    wrong = right.roll(1, dims=1)
+    first, second = right.clone(), right.clone()
+    first[0], second[3] = wrong[0], wrong[3]
+    halved = replace(OPTIONS, view=None, halves=True, epochs=1)
+    distill(network(0), matches, SPLIT, halved, seed=0, outputs=[first, second])
+    assert np.flatnonzero(~seen[0]).tolist() == [0, 3]  # one of the two teachers is wrong there
+    distill(network(0), matches, SPLIT, replace(halved, halves=False), seed=0, outputs=[first, second])
+    distill(network(0), (), SPLIT, replace(halved, label_weight=1.0), seed=0)
+    assert seen[1:] == [None, None]
+
+
+def test_halves_need_teachers_of_the_datas_classes_that_ran_before() -> None:
+    with pytest.raises(RichrepError, match=r"--views 0 they run in every step. Give --views 1 or more"):
+        replace(OPTIONS, num_views=0, halves=True)
+    matches = choose_matches([network(1), network(2, num_classes=7)], "hard")
+    with pytest.raises(RichrepError, match=r"Batches can be halves of .* where all give logits of the 10 classes"):
+        distill(network(0), matches, SPLIT, replace(OPTIONS, halves=True), seed=0, outputs=[])
 
 
 def test_a_pruned_student_stays_pruned() -> None:

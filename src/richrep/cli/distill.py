@@ -47,6 +47,14 @@ def distill(
         float | None,
         typer.Option("--label-weight", metavar="X", min=0, help="Of cross-entropy with the labels.", show_default="0"),
     ] = None,
+    halves: Annotated[
+        bool | None,
+        typer.Option(
+            "--halves/--no-halves",
+            help="Draw half of every batch from the images that all teachers classify rightly, half from the others.",
+            show_default="by protocol",
+        ),
+    ] = None,
     heads: Annotated[
         str | None,
         typer.Option(

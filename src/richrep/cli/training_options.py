@@ -178,7 +178,7 @@ _REPEATED = ("lrs", "weight_decays", "milestones")
 _RENAMED = {"ema": "ema_decay", "checkpoint_steps": "checkpoint_every", "views": "num_views"}  # parameter -> field
 _FIELDS = (  # of the options of a training
     *("epochs", "batch_size", "head_init", "label_smoothing", "norm_layers", "ema_decay", "clip_norm", "accumulate"),
-    *("early_stop", "checkpoint_every", "loss", "temperature", "label_weight", "heads", "num_views"),
+    *("early_stop", "checkpoint_every", "loss", "temperature", "label_weight", "halves", "heads", "num_views"),
 )
 _MADE = ("optimizer", "schedule", "warmup_epochs", "head_lr", "layer_decay", "mixup", "cutmix", "crop_scale", "augment")
 _KNOWN = (*_REPEATED, *_FIELDS, *_MADE, "refit")

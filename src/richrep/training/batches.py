@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +60,9 @@ class ImageBatches:
             many, those of the first view first; a batch gets those of its view.
         also: further preprocessings: after all else a batch holds the same crops of its images through each of them.
         only: rows of `split` to train on; None means all.
+        halves: (N,) bool, one value a row of `split`: half of every batch is drawn evenly from the rows that are True,
+            half from the others, whatever their numbers; an epoch has as many steps as ever. None, or rows of one kind
+            alone: every row once an epoch.
         rank, num_processes: this process takes every `num_processes`-th image of a batch; all of them take a
             whole batch that has fewer images than there are processes.
     """
@@ -73,6 +77,7 @@ class ImageBatches:
     extra: Sequence[torch.Tensor] = field(default=())
     also: Sequence[Preprocessing] = field(default=())
     only: np.ndarray | None = None
+    halves: np.ndarray | None = None
     rank: int = 0
     num_processes: int = 1
 
@@ -103,10 +108,23 @@ class ImageBatches:
     def rows(self, step: int) -> np.ndarray:
         """Rows (B,) of the split that make up the batch of `step`, over all processes."""
         epoch, place = divmod(step, self.steps_per_epoch)
+        if self._kinds is not None:
+            generator = np.random.default_rng([self.seed, epoch, place])
+            sizes = (self.batch_size // 2, self.batch_size - self.batch_size // 2)
+            return np.concatenate([_draw(kind, size, generator) for kind, size in zip(self._kinds, sizes, strict=True)])
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
         is_last = place == self.steps_per_epoch - 1 and not self.drop_last
         chosen = order[place * self.batch_size : None if is_last else (place + 1) * self.batch_size]
         return chosen if self.only is None else self.only[chosen]
+
+    @cached_property
+    def _kinds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The rows that make up either half of a batch; None where batches are not halved."""
+        if self.halves is None:
+            return None
+        rows = np.arange(len(self.split)) if self.only is None else self.only
+        kinds = rows[self.halves[rows]], rows[~self.halves[rows]]
+        return kinds if min(map(len, kinds)) else None
 
     def batch(self, step: int) -> Batch:
         """Images (B, 3, H, W), labels (B,) int64, rows of `extra`, images as of `also`; this process's share."""
@@ -140,6 +158,11 @@ class ImageBatches:
             geometry: self.view.apply(image, geometry, view_generator(seed=self.seed, draw=draw, row=row)).copy()
             for geometry in geometries
         }
+
+
+def _draw(rows: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """`size` of `rows`, each once as long as there are as many."""
+    return generator.choice(rows, size, replace=len(rows) < size)
 
 
 def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Generator[Batch, None, None]:

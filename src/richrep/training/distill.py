@@ -49,6 +49,8 @@ class DistillOptions:
         loss: "kl", "hard", "cosine" or "mse" (`teachers.MATCHED`); None chooses by teacher.
         temperature: of "kl", > 0.
         label_weight: of the cross-entropy with the labels, of a head of its own; 0: labels are not used.
+        halves: half of every batch is drawn from the images that all teachers classify rightly, half from the others;
+            for teachers of the data's classes that run once on cached views, of which the first decides.
         heads: "discard" them afterwards, or "average" those of the data's classes into one.
         accumulate: parts in which a batch goes through the network. clip_norm: largest norm of the gradient.
         checkpoint_every: steps between two states on disk; they are also written at the ends of epochs.
@@ -65,6 +67,7 @@ class DistillOptions:
     loss: str | None = None
     temperature: float = 4.0
     label_weight: float = 0.0
+    halves: bool = False
     heads: Literal["discard", "average"] = "discard"
     accumulate: int = 1
     clip_norm: float | None = None
@@ -78,6 +81,11 @@ class DistillOptions:
             raise RichrepError(f"label_weight must be a number >= 0, got {self.label_weight}.")
         if self.num_views < 0:
             raise RichrepError(f"num_views must be at least 0, got {self.num_views}.")
+        if self.halves and not self.cached_views:
+            raise RichrepError(
+                "Batches of halves need to know beforehand which images the teachers classify rightly, and with "
+                "--views 0 they run in every step. Give --views 1 or more."
+            )
         if self.heads not in ("discard", "average"):
             raise RichrepError(f"heads must be 'discard' or 'average', got {self.heads!r}.")
 
@@ -167,6 +175,7 @@ def distill(
         extra=outputs or (),
         also=in_step.also if in_step is not None else (),
         only=rows,
+        halves=_all_right(outputs[: len(matches)], split) if options.halves and outputs else None,
     )
 
     def masked() -> list[MaskedParameter]:  # now, because the masks must lie where the weights are
@@ -204,17 +213,25 @@ def distill(
     return Distilled(student, average_heads(objective.all_heads) if options.heads == "average" else None, result)
 
 
+def _all_right(logits: Sequence[torch.Tensor], split: Split) -> np.ndarray:
+    """(N,) bool: whether every teacher's largest logit is that of the label."""
+    labels = torch.from_numpy(split.labels)
+    return torch.stack([given.argmax(1) == labels for given in logits]).all(0).numpy()
+
+
 def check_heads(matches: Sequence[Match], split: Split, options: DistillOptions) -> None:
     """Raises RichrepError where there is nothing to learn from, or heads of other classes would be averaged."""
     if not matches and not options.label_weight:
         raise RichrepError("There is nothing to learn from: no teachers, and labels have no weight.")
-    if options.heads != "average":
+    if options.heads != "average" and not options.halves:
         return
-    advice = "Use --heads discard."
+    what, advice = "Heads can be averaged", "Use --heads discard."
+    if options.halves:
+        what, advice = "Batches can be halves of what all teachers classify rightly or not", "Use --no-halves."
     for match in matches:
         if match.request.layer != "logits" or match.dim != split.num_classes:
             raise RichrepError(
-                f"Heads can be averaged where all give logits of the {split.num_classes} classes of {split.dataset}; "
+                f"{what} where all give logits of the {split.num_classes} classes of {split.dataset}; "
                 f"{match.describe()}. {advice}"
             )
     known = {match.teacher.address: match.teacher.class_names for match in matches if match.teacher.class_names}

@@ -36,6 +36,7 @@ def test_rfc_synthesis_takes_hard_labels_and_averages_the_heads() -> None:
         1e-6,
     )
     assert options.view is None and options.cached_views == 1
+    assert options.halves and options.batch_size == 32  # 16 images that all teachers classify rightly, 16 others
     assert rate("rfc-synthesis", 19) == rate("rfc-synthesis", 0) == 0.001
 
 

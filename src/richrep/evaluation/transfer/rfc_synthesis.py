@@ -19,8 +19,8 @@ RFC_SYNTHESIS = DistillProtocol(
         view=None,
         num_views=1,
         loss="hard",
+        halves=True,
         heads="average",
     ),
-    source="RFC (Zhang, Lopez-Paz, Bottou, 2022, https://arxiv.org/abs/2203.15516), its CAMELYON17 settings. Differs: "
-    "batches are drawn evenly, not half of them from the images that all teachers classify rightly",
+    source="RFC (Zhang, Lopez-Paz, Bottou, 2022, https://arxiv.org/abs/2203.15516), its CAMELYON17 settings",
 )
