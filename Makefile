@@ -5,19 +5,22 @@ BIN    := $(VENV)/bin
 # uv when it is there (faster), else pip; both install the tested versions of constraints.txt.
 UV     := $(shell command -v uv 2>/dev/null)
 
+# The suite on up to four cores; every process computes in one thread, the tests of a file stay in one process.
+TEST   := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: demo test check format lint types bench clean
 demo: $(VENV)/installed
 	$(BIN)/richrep demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest
+	$(TEST)
 
 # What CI runs: format, lint, types, tests (the import-direction test among them).
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(TEST)
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .
