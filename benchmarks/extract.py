@@ -13,6 +13,7 @@ Prints a Markdown table; progress goes to stderr.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import statistics
@@ -32,7 +33,9 @@ from torchvision import transforms
 from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
 from richrep.data.datasets import load_split
+from richrep.data.sources.parquet_images import ParquetStore
 from richrep.data.split import Split
+from richrep.data.stores import FileStore
 from richrep.features.extract import extract_features
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
@@ -65,7 +68,18 @@ class TransformedImages(Dataset[torch.Tensor]):
         return len(self.split)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        return self.transform(self.split.load_image(row))
+        return self.transform(pillow_image(self.split, row))
+
+
+def pillow_image(split: Split, row: int) -> Image.Image:
+    """The image as torchvision's own data sets read it: by Pillow alone, not by richrep's decoder."""
+    store, position = split.images, int(split.positions[row])
+    if isinstance(store, ParquetStore):
+        content = store._content(position)  # bytes, or a path beside the table
+        return Image.open(content if isinstance(content, Path) else io.BytesIO(content)).convert("RGB")
+    if isinstance(store, FileStore):
+        return Image.open(store.name(position)).convert("RGB")
+    return split.load_image(row)  # pixels in memory
 
 
 def torchvision_transform(backbone: Backbone) -> transforms.Compose:

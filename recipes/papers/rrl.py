@@ -53,6 +53,11 @@ SEER_WD = {**LINEAR_WD, "cifar10": CIFAR_WD[1:5], "cifar100": CIFAR_WD[1:5], "im
 FINETUNE_LR = [0.005, 0.01, 0.05]
 FINETUNE_WD = {"cifar10": [0, 1e-5, 1e-4, 5e-4], "cifar100": [0, 1e-5, 1e-4, 5e-4], "inat2018": [1e-6, 1e-5, 1e-4]}
 STAGE1_LR = [0.01]
+VIEWS = {"views": 28}  # one an epoch; 1 takes the images as they are, in a 28th of the time
+CIFAR_PIXELS = [
+    *("size=224", "resize=256", "interpolation=bicubic"),
+    *("mean=0.4914,0.4822,0.4465", "std=0.2023,0.1994,0.201"),
+]
 # GPUs by transfer and target; every batch is 256 images in all.
 GPUS = {"linear": {"cifar10": 1, "cifar100": 1, "inat2018": 8}, "2ft": {"cifar10": 1, "cifar100": 1, "inat2018": 8}}
 SEER_GPUS = {"cifar10": 8, "cifar100": 8, "inat2018": 8, "imagenet1k": 64}
@@ -125,7 +130,7 @@ def _recipe(name: str, experiment: str, target: str, transfer: str, rows: list[R
         "time": NO_TIME,
         "variables": {"data_root": None, **variables},
         "command": command,
-        "options": {"dataset": target, "data-root": "${data_root}", **options},
+        "options": {"dataset": target, "data-root": "${data_root}", **pixels(target), **options},
         "cells": [_cell(of_network, transfer) for of_network in _by_network(rows)],
     }
 
@@ -147,12 +152,22 @@ def _command(experiment: str, target: str, transfer: str) -> tuple[str, dict[str
     """Command, its options, and the variables they use."""
     if transfer == "linear":
         wd = (SEER_WD if "seer" in experiment else LINEAR_WD)[target]
-        return "probe", {"protocol": "rrl-linear", "weight-decay": "${wd}"}, {"wd": wd}
+        return "probe", {"protocol": "rrl-linear", "weight-decay": "${wd}", **linear_views(target)}, {"wd": wd, **VIEWS}
     variables = {"lr": FINETUNE_LR if transfer == "init" else STAGE1_LR, "wd": FINETUNE_WD.get(target, [1e-4, 5e-4])}
     options = {"protocol": "rrl-finetune", "lr": "${lr}", "weight-decay": "${wd}"}
     if transfer == "init":
         return "finetune", options, variables
     return "two-stage", options | {"stage2": "rrl-two-stage"}, variables
+
+
+def pixels(target: str) -> dict[str, Any]:
+    """How the papers show CIFAR to networks of 224 pixels; the other targets are shown as in pretraining."""
+    return {"preprocess": CIFAR_PIXELS} if target in ("cifar10", "cifar100") else {}
+
+
+def linear_views(target: str) -> dict[str, Any]:
+    """Random crops, others in every epoch; of small images large ones."""
+    return {"views": "${views}"} | ({"view-scale": 0.8} if target in ("cifar10", "cifar100") else {})
 
 
 def _by_network(rows: list[Row]) -> list[list[Row]]:
@@ -182,6 +197,8 @@ def _cell(rows: list[Row], transfer: str) -> dict[str, Any]:
         cell["options"] = {"backbone": [f"zoo:{network}"]}
     if transfer == "init" and len(members) > 1:
         cell["options"]["init-cat"] = True
+        if len(members) == 10:
+            cell["options"]["batch-size"] = 128
     if transfer == "2ft":
         cell["rows"] = shown  # not its control, the mean of the members' logits
     return {**cell, "expected": expected(rows[0])}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from papers.rrl import LINEAR_WD, SELECTION, TARGETS
+from papers.rrl import LINEAR_WD, SELECTION, TARGETS, VIEWS, linear_views, pixels
 from papers.written import NO_TIME, Row, Written, expected
 
 PAPER = "time-CAT 2506.18221"
@@ -33,15 +33,19 @@ def _recipe(name: str, dataset: str, rows: list[Row]) -> dict[str, Any]:
         "name": name,
         "description": f"linear probing on {rows[0]['target']}, {rows[0]['pretrain']}. {SELECTION}",
         "source": {"paper": "time-CAT (arXiv 2506.18221)", "table": "fixed total of pretraining steps"},
-        "hardware": "1 GPU, batch 256" if "cifar" in dataset else "1 GPU, batch 32, as the scripts are written",
+        "hardware": "1 GPU, batch 256"
+        if "cifar" in dataset
+        else "1 GPU; the scripts are written with batches of 32, here they have 256",
         "time": NO_TIME,
-        "variables": {"data_root": None, "wd": LINEAR_WD[dataset]},
+        "variables": {"data_root": None, "wd": LINEAR_WD[dataset], **VIEWS},
         "command": "probe",
         "options": {
             "dataset": dataset,
             "data-root": "${data_root}",
+            **pixels(dataset),
             "protocol": "rrl-linear",
             "weight-decay": "${wd}",
+            **linear_views(dataset),
         },
         "cells": [_cell(row) for row in rows],
     }

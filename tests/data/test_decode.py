@@ -259,6 +259,26 @@ def test_jpegs_of_four_inks_and_those_with_a_stray_byte_are_left_to_pillow() -> 
         np.testing.assert_array_equal(np.asarray(image), as_pillow_alone(data))
 
 
+def test_four_inks_in_ycck_are_left_to_pillow() -> None:
+    ink = Image.fromarray(load_sample_image("flower.jpg")).resize((50, 40)).convert("CMYK")
+    data = encode(ink, "JPEG", quality=90)
+    marker = data.index(b"Adobe") + 11  # the transform: 0 says CMYK, 2 says YCCK, whose pixels are then others
+    data = data[:marker] + b"\x02" + data[marker + 1 :]
+    assert simplejpeg.decode_jpeg_header(data)[2] == "YCCK"
+    image = decode_image(data, position=0, name=lambda: "x")
+    assert isinstance(image, Image.Image)
+    np.testing.assert_array_equal(np.asarray(image), as_pillow_alone(data))
+
+
+def test_a_sampling_that_the_fast_decoder_has_no_name_for_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(data: bytes) -> tuple[int, int, str, str]:
+        raise KeyError(6)  # as simplejpeg 1.9.0 for 4:4:1
+
+    data = encode(Image.new("RGB", (4, 4), (90, 90, 90)), "JPEG")
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", unknown)
+    assert isinstance(decode_image(data, position=0, name=lambda: "x"), Image.Image)
+
+
 def test_a_jpeg_that_claims_to_be_huge_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999)
     with pytest.raises(BadImageError, match=r"cannot be decoded: .*limit of 999"):

@@ -32,7 +32,7 @@ def test_the_ensemble_stands_between_members_and_concatenation_and_has_their_tim
 
 
 def test_a_protocol_that_draws_has_no_ensemble() -> None:
-    with pytest.raises(RichrepError, match="kshot:3 measures draw by draw or on test"):
+    with pytest.raises(RichrepError, match="kshot:3 measures draw by draw"):
         richrep.probe(
             MEMBERS,
             "digits",

@@ -8,7 +8,7 @@ from richrep.backbones.small_cnn import make_small_cnn
 from richrep.errors import DivergedError, RichrepError
 from richrep.evaluation.measure_on_test import measure_chosen_on_test
 from richrep.evaluation.probe import probe
-from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS
+from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS, make_twin
 from richrep.evaluation.rank import rank
 from richrep.evaluation.record import Record
 from richrep.features.memory import FRUGAL
@@ -60,12 +60,42 @@ def test_an_honest_protocols_table_has_no_such_note() -> None:
 
 
 def test_what_chooses_on_val_is_refused_here_and_twins_are_refused_elsewhere() -> None:
-    nothing = ([], None, None, PROTOCOLS["rrl-linear"](), FRUGAL, {}, 0.0)
+    nothing = ([], None, None, None, PROTOCOLS["rrl-linear"](), FRUGAL, {})
     with pytest.raises(TypeError, match="only a LegacyTestSelection may choose on test, got SgdLinearProtocol"):
         measure_chosen_on_test(*nothing)
     twin = LEGACY_TEST_SELECTION[NAME](epochs=2)
     with pytest.raises(TypeError, match=f"{NAME} chooses on test; only probe runs it"):
         rank([make_small_cnn(10, widths=(4, 8))], "digits", protocol=twin, **OPTIONS)
+
+
+def test_the_mean_of_the_members_logits_stands_beside_them_here_too() -> None:
+    twin = LEGACY_TEST_SELECTION[NAME](batch_size=20, epochs=4)
+    backbones = [make_small_cnn(10, widths=(4, 8)), make_small_cnn(10, widths=(4, 6), seed=1)]
+    *_, ensemble, joint = probe(backbones, "digits", protocol=twin, ensemble=True, **OPTIONS)
+    assert (ensemble.kind, list(ensemble.metrics), joint.kind) == ("ensemble", ["test"], "probe")
+    assert ensemble.protocol["selected_on"] == "test"
+
+
+@pytest.mark.parametrize(("name", "draws", "num_train"), [("kshot:3", 2, 30), ("vtab1k", 1, 100)])
+def test_a_twin_of_few_images_is_chosen_on_test_draw_by_draw(name: str, draws: int, num_train: int) -> None:
+    options = {"num_train": 80, "num_val": 20} if name == "vtab1k" else {"repeats": 2}
+    twin = make_twin(f"{name}-legacy-test-selection", cs=(0.01, 1.0, 100.0), normalizations=("none",), **options)
+    (record,) = probe([make_small_cnn(10, widths=(4, 8))], "digits", protocol=twin, **OPTIONS)
+    assert list(record.metrics) == ["test"] and record.protocol["selected_on"] == "test"
+    assert (len(record.repeats), record.dataset.num_train, record.dataset.num_val) == (draws, num_train, 0)
+    # what choosing among one candidate gives is never better: test chose among them
+    lone = [
+        make_twin(f"{name}-legacy-test-selection", cs=(c,), normalizations=("none",), **options) for c in twin.base.cs
+    ]
+    scores = [probe([make_small_cnn(10, widths=(4, 8))], "digits", protocol=one, **OPTIONS)[0] for one in lone]
+    best = max(score.score("test", "accuracy") for score in scores)
+    assert record.score("test", "accuracy") >= best - 1e-9
+
+
+def test_views_that_a_twin_would_not_take_are_refused() -> None:
+    twin = make_twin("kshot:3-legacy-test-selection")
+    with pytest.raises(RichrepError, match=r"has no epochs to take views in. Leave --views out"):
+        probe([make_small_cnn(10, widths=(4, 8))], "digits", protocol=twin, views=2, **OPTIONS)
 
 
 def test_a_representation_on_which_every_cell_diverges_is_reported_and_the_others_measured() -> None:

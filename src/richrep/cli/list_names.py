@@ -83,9 +83,7 @@ def _engines() -> list[tuple[str, str]]:
     from richrep.features.engines import ENGINES
     from richrep.features.engines.choose import AUTO_ORDER
 
-    lines = [
-        ("auto", f"the first of {', '.join(AUTO_ORDER)} that is close enough to float32 and not slower than torch")
-    ]
+    lines = [("auto", f"the fastest of {', '.join(AUTO_ORDER)} on the first images that is close enough to float32")]
     for name, engine in ENGINES.items():
         problem = engine.problem(torch.device("cpu"), "fp32")
         lines.append((name, f"{engine.description} [not here: {problem}]" if problem else engine.description))

@@ -107,7 +107,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="What runs the networks; auto takes the first close to torch and not slower (richrep list engines).",
+        help="What runs the networks; auto takes the fastest that is close to float32 (richrep list engines).",
     ),
 ]
 Precision = Annotated[

@@ -165,24 +165,21 @@ def probe(
 
 def make_twin(name: str, normalizations: list[str] | None) -> LegacyTestSelection | None:
     """The twin of that name, which chooses on test as papers did and is announced; None for any other name."""
-    from richrep.evaluation.protocols import LEGACY_TEST_SELECTION
+    from richrep.evaluation import protocols
     from richrep.evaluation.protocols.legacy_test_selection import NOTE
 
-    if name not in LEGACY_TEST_SELECTION:
-        return None
-    console.say(f"{name}: {NOTE}")
     options = {"normalizations": tuple(normalizations)} if normalizations else {}
-    return LEGACY_TEST_SELECTION[name](**options)
+    twin = protocols.make_twin(name, **options)
+    if twin is not None:
+        console.say(f"{name}: {NOTE}")
+    return twin
 
 
 def make_protocol(name: str, normalizations: list[str] | None) -> ProbeProtocol:
     """The protocol `name` with the given normalisations; RichrepError for one that is unknown, or chooses on test."""
-    from richrep.errors import RichrepError
     from richrep.evaluation import protocols
     from richrep.features.pca import split_pca
 
-    if name in protocols.LEGACY_TEST_SELECTION:
-        raise RichrepError(f"{name} chooses on test; only richrep probe runs it, to compare with a paper's numbers.")
     for normalization in normalizations or ():
         split_pca(normalization)  # said before anything is loaded
     given = {"normalizations": tuple(normalizations)} if normalizations else {}

@@ -21,7 +21,7 @@ from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelecti
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
-from richrep.evaluation.repeats import check_draws, gain_interval, measure
+from richrep.evaluation.repeats import check_draws, check_has_ensemble, gain_interval, measure
 from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
 from richrep.evaluation.views import choose_views, with_views
 from richrep.features.feature_set import FeatureSet, concat_features
@@ -84,6 +84,8 @@ def probe(
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     check_draws(protocol, task, seed=seed)
+    if ensemble:
+        check_has_ensemble(protocol)
     drawn = choose_views(protocol, loaded, count=views, view=view)
     protocol = with_views(protocol, drawn)
     features = extract_task(
@@ -112,7 +114,7 @@ def probe(
     def try_to_measure(backbones: Sequence[Backbone], trainval: FeatureSet, test: FeatureSet) -> Outcome | None:
         try:
             if isinstance(used, LegacyTestSelection):
-                return measure_chosen_on_test(backbones, trainval, test, used, memory, common, extract_s)
+                return measure_chosen_on_test(backbones, trainval, test, features, used, memory, common)
             return measure(backbones, trainval, test, features, used, memory, common)
         except (FeatureError, DivergedError) as error:  # such as pca:100 of 64 features
             if on_failure is None:
@@ -131,8 +133,6 @@ def probe(
             members.append(keep(member))
             measured.add(backbone.name)
     if ensemble and len(members) > 1:
-        if not all(member.scored for member in members):
-            raise RichrepError(f"{used.name} measures draw by draw or on test, so there is no ensemble of its probes.")
         keep(measure_ensemble([b for b in features.backbones if b.name in measured], members, common))
     if len(features.backbones) > 1:
         trainval, test = (concat_features(f, max_bytes=memory.kept) for f in (features.trainval, features.test))

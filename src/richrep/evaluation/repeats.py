@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.split import carve_val
+from richrep.errors import RichrepError
 from richrep.evaluation.measure import Outcome, measure_probe
 from richrep.evaluation.metrics import log_odds, paired_bootstrap_interval, repeats_interval
 from richrep.evaluation.protocols.draw import Draw, DrawingProtocol, Pool
@@ -35,29 +36,53 @@ def measure(
     rows, extract_s = (features.train_rows, features.val_rows), features.elapsed_s
     if not isinstance(protocol, DrawingProtocol):
         return measure_probe(backbones, trainval, test, rows, protocol, memory, common, extract_s)
-    assert features.pool is not None  # extract_task
-    outcomes = []
-    for draw in protocol.draws(features.pool, seed=common["seed"]):
+
+    def measure_one(draw: Draw) -> Outcome:
         rows, drawn = (draw.train_rows, draw.val_rows), _with_facts_of(draw, common)
-        outcomes.append(
-            measure_probe(backbones, trainval, test, rows, protocol, memory, drawn, extract_s, fit_rows=draw.fit_rows)
+        return measure_probe(
+            backbones, trainval, test, rows, protocol, memory, drawn, extract_s, fit_rows=draw.fit_rows
         )
-        outcomes[-1] = _stating_its_draw(outcomes[-1], draw)
-    return outcomes[0] if len(outcomes) == 1 else _mean(outcomes, num_test=len(test))
+
+    return over_draws(protocol, features, measure_one, seed=common["seed"], num_test=len(test))
+
+
+def over_draws(
+    protocol: DrawingProtocol,
+    features: TaskFeatures,
+    measure_one: Callable[[Draw], Outcome],
+    *,
+    seed: int,
+    num_test: int,
+) -> Outcome:
+    """What `measure_one` gives for every draw, as one outcome."""
+    assert features.pool is not None  # extract_task
+    draws = protocol.draws(features.pool, seed=seed)
+    outcomes = [_stating_its_draw(measure_one(draw), draw) for draw in draws]
+    return outcomes[0] if len(outcomes) == 1 else _mean(outcomes, num_test=num_test)
 
 
 def check_draws(protocol: ProbeProtocol | LegacyTestSelection, task: Task, *, seed: int) -> None:
     """Raises DatasetError, before anything is extracted, where the task has too few images for the protocol."""
-    if not isinstance(protocol, DrawingProtocol):
+    drawing = protocol.base if isinstance(protocol, LegacyTestSelection) else protocol
+    if not isinstance(drawing, DrawingProtocol):
         return
     labels, stored = task.trainval.labels, task.num_stored_train
     if stored is None:
         train_rows, val_rows = carve_val(labels, fraction=protocol.val_fraction, seed=seed)
     else:
         train_rows, val_rows = np.split(np.arange(len(labels)), [stored])
-    protocol.draws(
+    drawing.draws(
         Pool(labels, task.trainval.class_names, train_rows, val_rows, val_is_stored=stored is not None), seed=seed
     )
+
+
+def check_has_ensemble(protocol: ProbeProtocol | LegacyTestSelection) -> None:
+    """Raises RichrepError where the members' probes are not one each, whose logits could be averaged."""
+    drawing = protocol.base if isinstance(protocol, LegacyTestSelection) else protocol
+    if isinstance(drawing, DrawingProtocol) and getattr(drawing, "repeats", 1) > 1:
+        raise RichrepError(
+            f"{protocol.name} measures draw by draw, so there is no ensemble of its probes. Leave --ensemble out."
+        )
 
 
 def gain_interval(joint: torch.Tensor, best: torch.Tensor) -> tuple[float, float]:

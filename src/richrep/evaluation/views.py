@@ -43,7 +43,7 @@ def with_views(protocol: Viewed, views: Views) -> Viewed:
         RichrepError: views for a twin that has no epochs to take them in.
     """
     if isinstance(protocol, LegacyTestSelection):
-        if views.count > 1 and not reads_views(protocol.base):
+        if views.count > 1 and not hasattr(protocol.base, "views"):
             raise RichrepError(f"{protocol.name} has no epochs to take views in. Leave --views out.")
         return cast(Viewed, protocol.with_base(with_views(cast(Any, protocol.base), views)))
     if not hasattr(protocol, "views"):

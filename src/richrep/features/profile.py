@@ -15,6 +15,7 @@ STEPS = {
     "forward": "the networks",
     "waiting": "threads of the networks without images",
 }
+
 _STARVED = 0.1  # of the time of the network's threads
 
 
@@ -77,7 +78,8 @@ class ExtractionProfile:
         waited = self.seconds["waiting"] / own
         if waited <= _STARVED:
             return f"The networks are the limit: they waited {100 * waited:.0f} % of their time for images."
+        said = f"waited {100 * waited:.0f} % of their time for images"
         slower = max(("decode", "resize"), key=self.seconds.__getitem__)
-        return (
-            f"{slower.capitalize()} starves the networks, which waited {100 * waited:.0f} % of their time for images."
-        )
+        if self.seconds["decode"] + self.seconds["resize"] < self.seconds["waiting"] / 2:
+            return f"The networks {said}, at the start and the end: too few images to fill all threads."
+        return f"{slower.capitalize()} starves the networks, which {said}."

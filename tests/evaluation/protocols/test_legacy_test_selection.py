@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS
+from richrep.errors import RichrepError
+from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS, make_protocol, make_twin
 from richrep.evaluation.protocols.legacy_test_selection import SUFFIX, LegacyTestSelection
 
 SMALLER = {
@@ -17,6 +18,8 @@ SMALLER = {
     "sparse-linear": {"epochs": 20, "milestones": (10,)},
     "trex-sgd": {"trials": 3, "epochs": 20},
     "trex-lbfgs": {"trials": 3},
+    "vtab1k": {"cs": (1e-2, 1.0), "normalizations": ("none", "standard")},
+    "kshot:N": {"cs": (1e-2, 1.0), "normalizations": ("none", "standard")},
 }
 
 
@@ -47,7 +50,7 @@ def test_a_twin_is_named_as_registered_and_says_what_it_is() -> None:
     assert {name.removesuffix(f"-{SUFFIX}") for name in LEGACY_TEST_SELECTION} == set(SMALLER)
     for name, make in LEGACY_TEST_SELECTION.items():
         options = make().options()
-        assert make().name == options["name"] == name
+        assert make().name == options["name"] == name.replace(":N", ":5")
         assert "legacy" in name
         assert options["selected_on"] == "test" and "chosen on the test set" in options["note"]
 
@@ -59,3 +62,12 @@ def test_no_protocol_is_a_twin_and_no_twin_can_be_run_as_a_protocol() -> None:
         assert not any("test" in name for name in inspect.signature(make().select).parameters)
     for make in LEGACY_TEST_SELECTION.values():
         assert not hasattr(make(), "select") and not hasattr(make(), "refit")
+
+
+def test_a_number_in_the_name_of_a_twin_is_that_of_its_base() -> None:
+    twin = make_twin(f"kshot:3-{SUFFIX}", repeats=2)
+    assert twin is not None and (twin.name, twin.base.shots, twin.base.repeats) == (f"kshot:3-{SUFFIX}", 3, 2)
+    assert make_twin("logistic") is None and make_twin(f"kshot-{SUFFIX}") is None
+    for name in (f"kshot:3-{SUFFIX}", f"logistic-{SUFFIX}"):
+        with pytest.raises(RichrepError, match=f"{name} chooses on test; only richrep probe runs it"):
+            make_protocol(name)

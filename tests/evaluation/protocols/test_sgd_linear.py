@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from richrep.errors import DivergedError
+from richrep.errors import DivergedError, RichrepError
 from richrep.evaluation.protocols.sgd_linear import SgdLinearProtocol
 from richrep.features.feature_set import FeatureSet
 from richrep.features.rows import Features
@@ -84,3 +84,17 @@ def test_the_seed_decides_first_weights_and_batches(pixels, parts) -> None:
 def test_an_unknown_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="epoch must be 'last' or 'best', got 'first'"):
         SgdLinearProtocol(epoch="first")
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"lrs": [-1.0], "weight_decays": None}, "lr must be a number > 0, got -1.0"),
+        ({"lrs": [0.1, 0.0], "weight_decays": None}, "lr must be a number > 0, got 0.0"),
+        ({"lrs": None, "weight_decays": [float("nan")]}, "weight_decay must be a number >= 0, got nan"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_trained(grid, message: str) -> None:
+    with pytest.raises(RichrepError, match=message):
+        SgdLinearProtocol().with_grid(**grid)
+    assert SgdLinearProtocol().with_grid(lrs=None, weight_decays=[0.0]).weight_decays == (0.0,)

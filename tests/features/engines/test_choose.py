@@ -13,7 +13,7 @@ import torch
 
 from richrep.errors import EngineError
 from richrep.features.cache import FeatureCache
-from richrep.features.engines import ENGINES
+from richrep.features.engines import ENGINES, choose
 from richrep.features.engines.choose import TOLERANCES, check_engine, relative_error
 from richrep.features.engines.engine import Forward, Work
 from richrep.features.extract import extract_features, extract_layers
@@ -80,13 +80,13 @@ def slow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 class QuickEngine(FaultyEngine):
     """Not slowed by `slow_torch`: gives what torch gave when it was made."""
 
-    def __init__(self, name: str, features: torch.Tensor, *, factor: float = 1.0) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, features: torch.Tensor, *, factor: float = 1.0, delay_s: float = 0.0) -> None:
+        super().__init__(name, delay_s=delay_s)
         self._features = features * factor
 
     @contextlib.contextmanager
     def prepare(self, work: Work) -> Iterator[Forward]:
-        yield lambda images: {"features": self._features[: len(images)]}
+        yield lambda images: (time.sleep(self._delay_s), {"features": self._features[: len(images)]})[1]
 
 
 @pytest.fixture
@@ -94,13 +94,30 @@ def features(tiny) -> torch.Tensor:
     return extract_features(tiny.make_backbone(), tiny.make_split(6)).features
 
 
-def test_auto_takes_the_first_of_its_order_that_is_there_and_close(tiny, engines, features, slow_torch, caplog) -> None:
+@pytest.mark.parametrize(("slower", "faster"), [("openvino", "onnxruntime"), ("onnxruntime", "openvino")])
+def test_auto_takes_the_fastest_that_is_there_and_close(
+    slower, faster, tiny, engines, features, slow_torch, caplog
+) -> None:
     caplog.set_level(logging.INFO)
-    engines(openvino=QuickEngine("openvino", features), onnxruntime=QuickEngine("onnxruntime", features))
+    engines(**{faster: QuickEngine(faster, features), slower: QuickEngine(slower, features, delay_s=0.004)})
+    assert extract_features(tiny.make_backbone(), tiny.make_split(6), engine="auto").engine == faster
+    assert f"tiny: engine {faster}, fp32, relative error 0.0e+00." in caplog.text
+    assert f"tiny: engine {faster}, fp32, the fastest: 0.0" in caplog.text
+    choose._FOUND.clear()
+    engines(**{faster: absent(faster)})
+    assert extract_features(tiny.make_backbone(), tiny.make_split(6), engine="auto").engine == slower
+
+
+def test_what_auto_found_stays_for_the_next_images(tiny, engines, features, slow_torch) -> None:
+    engines(openvino=QuickEngine("openvino", features), onnxruntime=absent("onnxruntime"))
     assert extract_features(tiny.make_backbone(), tiny.make_split(6), engine="auto").engine == "openvino"
-    assert "tiny: engine openvino, fp32, relative error 0.0e+00." in caplog.text
-    engines(openvino=absent("openvino"))
-    assert extract_features(tiny.make_backbone(), tiny.make_split(6), engine="auto").engine == "onnxruntime"
+    engines(openvino=QuickEngine("openvino", features, delay_s=0.05))  # now slower than torch
+    assert extract_features(tiny.make_backbone(), tiny.make_split(6), engine="auto").engine == "openvino"
+
+
+@pytest.fixture(autouse=True)
+def nothing_found_before() -> None:
+    choose._FOUND.clear()
 
 
 def test_auto_leaves_out_what_is_not_close_and_says_so(tiny, engines, features, slow_torch, caplog) -> None:
@@ -225,7 +242,7 @@ def test_an_engine_that_cannot_run_here_is_refused_before_any_image_is_read(tiny
 
 def test_auto_says_why_no_engine_has_a_precision(engines) -> None:
     engines(openvino=absent("openvino"))
-    with pytest.raises(EngineError, match=r"No engine computes fp16 here. no openvino here. .* PyTorch computes fp16"):
+    with pytest.raises(EngineError, match=r"No engine computes fp16 here. PyTorch computes fp16 .* no openvino here"):
         check_engine("auto", "fp16", CPU)
 
 

@@ -6,6 +6,7 @@ registry of its own, so that no code that runs over PROTOCOLS meets one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.protocols.cosine import CosineProtocol
 from richrep.evaluation.protocols.knn import KnnProtocol
-from richrep.evaluation.protocols.kshot import KShotProtocol
-from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection, twins
+from richrep.evaluation.protocols.kshot import KShotProtocol, kshot_whole_val
+from richrep.evaluation.protocols.legacy_test_selection import SUFFIX, LegacyTestSelection, twins
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.protocols.prototypes import PrototypesProtocol
@@ -40,9 +41,10 @@ PROTOCOLS: dict[str, Callable[..., ProbeProtocol]] = {
     "legacy-trex-lbfgs": legacy_trex_lbfgs,
     "vtab1k": Vtab1kProtocol,
     "kshot:N": KShotProtocol,
-    "kshot-whole-val:N": KShotProtocol,
+    "kshot-whole-val:N": kshot_whole_val,
 }
 
+_NUMBERED_TWIN = re.compile(rf"kshot:([1-9]\d{{0,8}})-{SUFFIX}")
 LEGACY_TEST_SELECTION: dict[str, Callable[..., LegacyTestSelection]] = twins(
     {
         "logistic": LogisticProtocol,
@@ -50,8 +52,18 @@ LEGACY_TEST_SELECTION: dict[str, Callable[..., LegacyTestSelection]] = twins(
         "sparse-linear": partial(sparse_linear, epoch="best"),  # best checkpoint = highest test top-1
         "trex-sgd": TrexSgdProtocol,  # its papers' epoch is the last, and so is its twin's
         "trex-lbfgs": TrexLbfgsProtocol,
+        "vtab1k": Vtab1kProtocol,
+        "kshot:N": KShotProtocol,  # with test in the place of the folds
     }
 )
+
+
+def make_twin(name: str, **options: Any) -> LegacyTestSelection | None:
+    """The twin of that name, with options in place of its base's defaults; None for a name that is no twin's."""
+    number = _NUMBERED_TWIN.fullmatch(name)
+    if number:
+        return LEGACY_TEST_SELECTION[f"kshot:N-{SUFFIX}"](name=f"kshot:{number[1]}", **options)
+    return LEGACY_TEST_SELECTION[name](**options) if name in LEGACY_TEST_SELECTION else None
 
 
 def make_protocol(name: str, **options: Any) -> ProbeProtocol:
@@ -61,6 +73,8 @@ def make_protocol(name: str, **options: Any) -> ProbeProtocol:
         RichrepError: no such protocol, or no number where one belongs.
     """
     base, colon, _ = name.partition(":")
+    if make_twin(name) is not None:
+        raise RichrepError(f"{name} chooses on test; only richrep probe runs it, to compare with a paper's numbers.")
     if colon and f"{base}:N" in PROTOCOLS:
         return PROTOCOLS[f"{base}:N"](name=name, **options)
     if name not in PROTOCOLS:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,11 @@ _NAME = re.compile(r"(kshot|kshot-whole-val):([1-9]\d{0,8})")
 _FEW_CS = tuple(float(c) for c in 10.0 ** np.arange(-5, 3.1, 0.5))
 _TOL = 1e-3  # candidates are only ranked; the head is fitted as closely as any
 _ONE_SHOT = "block-l2", 1.0  # normalisation and C where nothing is left to select on
+
+
+def kshot_whole_val(*, name: str = "kshot-whole-val:5", **options: Any) -> KShotProtocol:
+    """The same with penalty and normalisation chosen on all of val, which few images do not have; as some papers do."""
+    return KShotProtocol(name=name, **options)
 
 
 @dataclass(frozen=True)
@@ -122,14 +127,22 @@ class KShotProtocol:
             return self._unselected(trainval, len(train_rows))
         if np.array_equal(train_rows, val_rows):
             return self._by_folds(trainval, train_rows, memory)
-        plain = LogisticProtocol(cs=self.cs, normalizations=self.normalizations)
-        return plain.select(*with_views_as_rows(trainval, train_rows, val_rows, memory=memory), memory=memory)
+        return self._logistic().select(
+            *with_views_as_rows(trainval, train_rows, val_rows, memory=memory), memory=memory
+        )
+
+    def choose(self, train: FeatureSet, val: FeatureSet, *, memory: MemoryBudget = FRUGAL) -> Choice:
+        """The candidate of highest accuracy on `val`, all fitted on all of `train`."""
+        return self._logistic().choose(train, val, memory=memory)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> LogisticHead:
         """Fitted on all rows, or on all views of them."""
         rows = np.arange(len(trainval))
         fitted, _, _ = with_views_as_rows(trainval, rows, rows[:0], memory=memory)
         return LogisticProtocol().refit(fitted, choice, memory=memory)
+
+    def _logistic(self) -> LogisticProtocol:
+        return LogisticProtocol(cs=self.cs, normalizations=self.normalizations)
 
     def _unselected(self, trainval: FeatureSet, num_images: int) -> Choice:
         name, c = _ONE_SHOT

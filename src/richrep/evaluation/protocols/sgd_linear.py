@@ -6,6 +6,7 @@ The papers' linear probes are instances of it, one file each: rrl_linear.py, spa
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 
 from richrep.data.augment import RandomView
 from richrep.data.registry import find_entry
+from richrep.errors import RichrepError
 from richrep.evaluation.protocols.protocol import Choice, Contest, spans
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
@@ -73,7 +75,15 @@ class SgdLinearProtocol:
             raise ValueError(f"epoch must be 'last' or 'best', got {self.epoch!r}.")
 
     def with_grid(self, *, lrs: Sequence[float] | None, weight_decays: Sequence[float] | None) -> SgdLinearProtocol:
-        """The protocol with other values to try, on whatever data set; None or nothing leaves its own."""
+        """The protocol with other values to try, on whatever data set; None or nothing leaves its own.
+
+        Raises:
+            RichrepError: a value out of range.
+        """
+        for name, values, low in (("lr", lrs, "> 0"), ("weight_decay", weight_decays, ">= 0")):
+            for value in values or ():
+                if not (math.isfinite(value) and (value > 0 or (value == 0 and low == ">= 0"))):
+                    raise RichrepError(f"{name} must be a number {low}, got {value}.")
         changed = replace(self, lrs=tuple(lrs)) if lrs else self
         return replace(changed, weight_decays=tuple(weight_decays), weight_decays_of=()) if weight_decays else changed
 

@@ -69,6 +69,10 @@ class Vtab1kProtocol:
         """The penalty and the normalisation of highest val accuracy; see `select_logistic`."""
         return self._logistic().select(trainval, train_rows, val_rows, memory=memory)
 
+    def choose(self, train: FeatureSet, val: FeatureSet, *, memory: MemoryBudget = FRUGAL) -> Choice:
+        """The same, of a set to fit on and a set to score."""
+        return self._logistic().choose(train, val, memory=memory)
+
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> LogisticHead:
         """Fitted on all rows, from where the selected head was."""
         return self._logistic().refit(trainval, choice, memory=memory)

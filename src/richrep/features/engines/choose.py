@@ -1,4 +1,4 @@
-"""Which engine runs a network: the one asked for, or the first of an order that is not slower than torch.
+"""Which engine runs a network: the one asked for, or the fastest.
 
 Either must give features close enough to float32.
 """
@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar, get_args
 
@@ -25,8 +25,10 @@ from richrep.features.manifest import Layer, Precision
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-# The order of speed on CPUs (benchmarks/extract.py). torch is always there; the others must beat it on the first batch.
-AUTO_ORDER = ("openvino", "onnxruntime", "torch")
+# What "auto" tries on the first batch. torch is always there; torch-compile takes minutes to get ready.
+AUTO_ORDER = ("torch", "openvino", "onnxruntime")
+# What "auto" found, for the life of the process: train and test are computed by the same engine, whoever else disturbs.
+_FOUND: dict[Hashable, str] = {}
 
 # Of ‖features − reference‖ / ‖reference‖, the mean over the images of the first batch; the reference is torch in fp32.
 # Measured on real images: fp32 1e-6 and less. bf16: CIFAR ResNets 7e-3, SqueezeNet 1e-2, ViT-S 7e-3, ResNet-50 4e-3,
@@ -62,8 +64,8 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
     """Every network of `works` under `engine`, checked on images unless it is torch in fp32, the reference.
 
     Args:
-        engine: a key of ENGINES, or "auto": for each network the first of AUTO_ORDER that keeps the tolerance of the
-            precision and takes no longer for the first batch than torch.
+        engine: a key of ENGINES, or "auto": for each network the one of AUTO_ORDER that takes the least time for the
+            first batch of those that keep the tolerance of the precision; once found, it stays.
         images_of: the normalised first images (B, 3, H, W) for a backbone; asked only when there is something to check.
 
     Raises:
@@ -73,7 +75,13 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
     with contextlib.ExitStack() as stack:
         ready: dict[Key, Runner] = {}
         for key, reference in references.items():
-            chosen = _choose(reference, engine, stack)
+            found = key, reference.work.precision, str(reference.work.device)
+            name = _FOUND.get(found, engine) if engine == AUTO else engine
+            if name == AUTO:
+                chosen = _fastest(reference, stack)
+                _FOUND[found] = "torch" if chosen is None else chosen.engine
+            else:
+                chosen = _tried(name, reference, stack)
             if chosen is not None:
                 ready[key] = chosen
         for key, work in works.items():  # last, because torch casts weights that backbones may share
@@ -133,30 +141,64 @@ class _Reference:
         return min(times)
 
 
-def _choose(reference: _Reference, engine: str, stack: contextlib.ExitStack) -> Runner | None:
-    """The first candidate that is close enough, entered into `stack`; None for torch, which is prepared later.
+def _fastest(reference: _Reference, stack: contextlib.ExitStack) -> Runner | None:
+    """The fastest engine that is close enough, entered into `stack`; None for torch, which is prepared later.
 
     Raises EngineError with what was wrong with every candidate.
     """
-    reasons = []
-    for name in AUTO_ORDER if engine == AUTO else (engine,):
+    name_of = reference.work.backbone.name
+    reasons: list[str] = []
+    best: tuple[float, str, Runner | None] | None = None
+    kept = contextlib.ExitStack()  # holds the best so far
+    for name in AUTO_ORDER:
         with contextlib.ExitStack() as own:
             try:
-                forward = _tried(name, reference, engine, own)
+                runner, seconds = _timed(name, reference, own)
             except EngineError as error:
-                if engine == AUTO:
-                    logger.info("%s: not %s. %s", reference.work.backbone.name, name, error)
+                logger.info("%s: not %s. %s", name_of, name, error)
                 reasons.append(str(error))
                 continue
-            if name == "torch":
-                return None
-            stack.push(own.pop_all())
-            return Runner(name, forward)
-    raise EngineError(" ".join(reasons))
+            if best is not None and seconds >= best[0]:
+                logger.info(
+                    "%s: not %s. A batch takes %.3f s, with %s %.3f s.", name_of, name, seconds, best[1], best[0]
+                )
+                continue
+            kept.close()
+            kept, best = own.pop_all(), (seconds, name, runner)
+    if best is None:
+        raise EngineError(" ".join(reasons))
+    seconds, name, runner = best
+    logger.info("%s: engine %s, %s, the fastest: %.3f s a batch.", name_of, name, reference.work.precision, seconds)
+    stack.push(kept)
+    return runner
 
 
-def _tried(name: str, reference: _Reference, engine: str, own: contextlib.ExitStack) -> Forward:
-    """The network under the engine `name`, entered into `own`. Raises EngineError with the reason against it."""
+def _timed(name: str, reference: _Reference, own: contextlib.ExitStack) -> tuple[Runner | None, float]:
+    """As `_tried`, with the seconds that a batch takes; torch, which casts weights in place, is given back at once."""
+    if name != "torch":
+        runner = _tried(name, reference, own)
+        assert runner is not None
+        return runner, reference.seconds(runner.forward)
+    with contextlib.ExitStack() as meanwhile:
+        if _needs_check(reference.work, name):
+            _checked(name, reference, meanwhile)
+        return None, reference.seconds(meanwhile.enter_context(ENGINES[name].prepare(reference.work)))
+
+
+def _tried(name: str, reference: _Reference, own: contextlib.ExitStack) -> Runner | None:
+    """The network under the engine `name`, entered into `own`; None for torch, which is prepared later.
+
+    Raises EngineError with the reason against it.
+    """
+    if name != "torch":
+        return Runner(name, _checked(name, reference, own))
+    if _needs_check(reference.work, name):
+        with contextlib.ExitStack() as meanwhile:
+            _checked(name, reference, meanwhile)
+    return None
+
+
+def _checked(name: str, reference: _Reference, own: contextlib.ExitStack) -> Forward:
     work = reference.work
     problem = ENGINES[name].problem(work.device, work.precision)
     if problem:
@@ -168,8 +210,6 @@ def _tried(name: str, reference: _Reference, engine: str, own: contextlib.ExitSt
             f"{work.backbone.name!r} in {work.precision} with the engine {name} is {error:.1e} from float32 (relative, "
             f"mean of {len(reference.images)} images), more than the {tolerance:.0e} allowed. Use --precision fp32."
         )
-    if engine == AUTO and name != "torch":
-        _refuse_slower_than_torch(reference, forward)
     if math.isnan(error):
         logger.warning(
             "%s: engine %s, %s, not checked: nothing to compare, torch in float32 gives for the first %d images "
@@ -182,10 +222,3 @@ def _tried(name: str, reference: _Reference, engine: str, own: contextlib.ExitSt
     else:
         logger.info("%s: engine %s, %s, relative error %.1e.", work.backbone.name, name, work.precision, error)
     return forward
-
-
-def _refuse_slower_than_torch(reference: _Reference, forward: Forward) -> None:
-    with ENGINES["torch"].prepare(reference.work) as plain:
-        torch_s, own_s = reference.seconds(plain), reference.seconds(forward)
-    if own_s > torch_s:
-        raise EngineError(f"A batch takes {own_s:.3f} s, with torch {torch_s:.3f} s.")
