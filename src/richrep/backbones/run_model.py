@@ -117,7 +117,7 @@ def _without_head(member: Backbone) -> Backbone:
     if member.origin is None:
         raise CheckpointError(
             f"{member.address} is not one network that richrep can lay out again, so it cannot be trained and kept. "
-            "Give the networks it is made of."
+            "Give the networks it is made of; those of a joint run lie in its folder as model/member0.safetensors, …"
         )
     masks = {name: mask for name, mask in member.masks.items() if name.startswith("trunk.")}
     return replace(member, head=None, num_classes=None, masks=masks, origin=replace(member.origin, head_names={}))
@@ -202,6 +202,8 @@ def load_run(name: str, *, address: str) -> Backbone:
     )
     if model.num_classes is None:
         return backbone
+    lines = tuple(line.replace("head: none", f"head: {model.num_classes} classes") for line in backbone.load_report)
+    backbone = replace(backbone, load_report=lines)  # a member's file has none; that of the run lies beside it
     return attach_head(backbone, _read_head(folder, model, backbone), class_names=model.class_names)
 
 

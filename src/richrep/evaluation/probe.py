@@ -82,6 +82,8 @@ def probe(
     protocol = protocol or LogisticProtocol()
     memory = choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
+    if ensemble and len(loaded) < 2:
+        raise RichrepError("An ensemble averages the probes of several backbones: give at least two with -b.")
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     check_draws(protocol, task, seed=seed)
     if ensemble:

@@ -67,6 +67,13 @@ class RunFolder:
         text = yaml.safe_dump(dict(facts), sort_keys=False)
         on_main(lambda: write_whole(self.path / "states" / f"{cell}.yaml", text))
 
+    def leave_out(self, cell: str, facts: Mapping[str, Any]) -> None:
+        """Marks a training that had been chosen as of no use after all, and removes what was made of it since."""
+        self.write_done(cell, facts)
+        if is_main():
+            shutil.rmtree(self.selected, ignore_errors=True)
+            self.state("final").unlink(missing_ok=True)
+
     def drop_model(self) -> None:
         """Removes a model that turned out to be of no use, so that `run:NAME` does not load it."""
         shutil.rmtree(self.model, ignore_errors=True)

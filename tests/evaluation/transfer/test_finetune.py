@@ -22,6 +22,7 @@ from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
 from richrep.evaluation.transfer.finetune import finetune
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.runs import Where, select_rows
+from richrep.training.finetune import finetune as train
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
 from richrep.training.schedules import Schedule
@@ -154,6 +155,26 @@ def test_a_cell_that_diverges_is_recorded_and_the_others_go_on(tmp_path: Path) -
     assert (
         record.solver["tried"]["lr 1e+30, weight decay 0.0001"] == "diverged" and record.hyperparameters["lr"] == 0.05
     )
+
+
+def test_a_chosen_cell_that_diverges_on_train_and_val_gives_way_to_the_next_best(tmp_path: Path, monkeypatch) -> None:
+    (plain,) = tune(tmp_path / "plain", TWO)
+    best = plain.hyperparameters["lr"]
+
+    def diverge(members, split, options, **more):
+        if more["evaluate"] is None and options.optimizer.lr == best:  # the training on train and val
+            raise DivergedError("The loss is nan at step 1.")
+        return train(members, split, options, **more)
+
+    monkeypatch.setattr("richrep.evaluation.transfer.finetune.train_backbones", diverge)
+    (record,) = tune(tmp_path / "given way", TWO)
+    assert {best, record.hyperparameters["lr"]} == set(TWO.lrs)
+    assert record.solver["tried"][f"lr {best:g}, weight decay 0.0001"] == "diverged"
+    selected = richrep.load_backbone(f"run:{tmp_path / 'given way' / str(record.solver['run'])}/selected")
+    other = richrep.load_backbone(f"run:{tmp_path / 'plain' / str(plain.solver['run'])}/selected")
+    assert selected.fingerprint != other.fingerprint  # it is the network of the cell that counts
+    with pytest.raises(DivergedError, match="The loss is nan at step 1"):
+        tune(tmp_path / "alone", replace(TWO, lrs=(best,)))
 
 
 def test_a_backbone_that_diverges_leaves_the_others_going(tmp_path: Path) -> None:

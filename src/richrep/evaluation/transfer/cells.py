@@ -89,6 +89,12 @@ def choose_cell(
     return ChosenCell(best, done[best]["scores"], done[best]["steps"], tried, elapsed_s)
 
 
+def leave_out(folder: RunFolder, name: str, error: DivergedError) -> None:
+    """Notes that the chosen cell diverged, trained again on train and val; `choose_cell` then takes another."""
+    logger.warning("%s, trained on train and val: %s The next best on val takes its place.", name, error)
+    folder.leave_out(key_of(name), {"cell": name, "diverged": f"trained on train and val: {error}"})
+
+
 def cell_name(optimizer: OptimizerOptions) -> str:
     """A cell in words: "lr 0.01, weight decay 0.0001". Cells that differ at all have names that do."""
     return f"lr {_number(optimizer.lr)}, weight decay {_number(optimizer.weight_decay)}"

@@ -226,7 +226,8 @@ def _check_student(student: Backbone, teachers: Sequence[Backbone]) -> None:
     if student.origin is None:
         raise RichrepError(
             f"{student.address} is not one network that richrep can lay out again, so it cannot be a student. Give one "
-            "of the networks it is made of, or the name of an architecture."
+            "of the networks it is made of (of a joint run: its model/member0.safetensors, …), or the name of an "
+            "architecture."
         )
     size, theirs = student.trunk_parameters, sum(teacher.trunk_parameters for teacher in teachers)
     if size > theirs:

@@ -17,7 +17,7 @@ from richrep.errors import DivergedError, FeatureError
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.protocol import DistillProtocol
 from richrep.evaluation.transfer.runs import Where, select_rows
 from richrep.features.cache import FeatureCache
@@ -109,16 +109,24 @@ class DistillJob:
         outputs = self._outputs(arm)
         extract_s = time.perf_counter() - start
         names = [f"{arm.prefix}{cell_name(cell.optimizer)}" for cell in self.cells]
-        chosen = ChosenCell(0, {}, 0, {})
-        if self.selects:
-            chosen = choose_cell(
-                self.folder, names, lambda i: self._train(arm, i, names[i], outputs, on_val=True).result
-            )
-        selected = time.perf_counter()
-        if self.trains_again:
-            made = self._train(arm, chosen.index, f"{arm.prefix}final", outputs, on_val=False)
-        else:  # from its state file, which holds its last step
-            made = self._train(arm, chosen.index, names[chosen.index], outputs, on_val=True)
+        made = None
+        while made is None:
+            chosen = ChosenCell(0, {}, 0, {})
+            if self.selects:
+                chosen = choose_cell(
+                    self.folder, names, lambda i: self._train(arm, i, names[i], outputs, on_val=True).result
+                )
+            selected, name = time.perf_counter(), names[chosen.index]
+            if not self.trains_again:  # from its state file, which holds its last step
+                made = self._train(arm, chosen.index, name, outputs, on_val=True)
+                continue
+            final = f"{arm.prefix}final, {name}"
+            try:
+                made = self._train(arm, chosen.index, final, outputs, on_val=False)
+            except DivergedError as error:
+                if not self.selects:
+                    raise
+                leave_out(self.folder, name, error)
         fit_s = time.perf_counter() - selected
         seconds = {  # what earlier sessions of a stopped run took counts
             "extract": extract_s,

@@ -21,7 +21,7 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of
+from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.runs import (
@@ -131,10 +131,14 @@ def finetune_run(
                 folder.drop_states()
             return found
         start = time.perf_counter()
-        chosen = job.choose()
-        chosen = job.keep_selected(chosen)
-        selected = time.perf_counter()
-        made = job.train_chosen(chosen)
+        made = None
+        while made is None:
+            chosen = job.keep_selected(job.choose())
+            selected = time.perf_counter()
+            try:
+                made = job.train_chosen(chosen)
+            except DivergedError as error:
+                job.leave_out(chosen, error)
         fit_s = time.perf_counter() - selected
         select_s = max(selected - start, chosen.elapsed_s)  # what earlier sessions of a stopped run took counts
         fit_s = max(fit_s, made.result.elapsed_s if job.trains_again else 0.0)
@@ -231,6 +235,12 @@ class _Job:
             epochs = chosen.steps / count_steps(len(self.train), size)
             steps = round(epochs * count_steps(len(self.task.trainval), size))
         return self._train(chosen.index, "final", on_val=False, num_steps=steps)
+
+    def leave_out(self, chosen: ChosenCell, error: DivergedError) -> None:
+        """Takes the chosen cell out of the choice; raises the error where there was none."""
+        if not (self.selects and self.trains_again):
+            raise error
+        leave_out(self.folder, cell_name(self.cells[chosen.index].optimizer), error)
 
     def keep(self, made: Finetuned, chosen: ChosenCell, elapsed_s: dict[str, float]) -> Record:
         """Saves the model as the run's, scores it on test, and saves the record."""
