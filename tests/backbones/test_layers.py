@@ -85,7 +85,7 @@ def test_a_layer_that_is_nowhere_is_refused_with_its_nearest_name() -> None:
     resnet = load_backbone("random/test_resnet")
     with pytest.raises(AddressError, match=r"Unknown layer 'layer22'\. Did you mean"):
         with_layer(resnet, "layer22")
-    with pytest.raises(AddressError, match=r"No backbone has it\. Unknown layer 'nothing'"):
+    with pytest.raises(AddressError, match=r"No backbone has the layer 'nothing'\. Unknown layer 'nothing'"):
         with_layers([resnet, make_small_cnn(10)], ["nothing"])
 
 

@@ -59,7 +59,7 @@ def with_layers(backbones: Sequence[Backbone], layers: Sequence[str]) -> list[Ba
     for layer in layers:
         if not any(layer in layer_names(backbone) for backbone in backbones):
             known = dict.fromkeys(name for backbone in backbones for name in layer_names(backbone))
-            raise AddressError(f"No backbone has it. {unknown_name_message('layer', layer, known)}")
+            raise AddressError(f"No backbone has the layer {layer!r}. {unknown_name_message('layer', layer, known)}")
     members = []
     for backbone in backbones:
         members += [backbone, *(with_layer(backbone, layer) for layer in layers if layer in layer_names(backbone))]
