@@ -3,6 +3,7 @@
     python benchmarks/scale.py           rows 10k to 1M, columns 256 and 2,048, classes 10 to 1,000; under ten minutes
     python benchmarks/scale.py --quick   the same in small, a minute
     python benchmarks/scale.py --full    also a million rows of 2,048 columns (4 GB on the disk, an hour)
+    python benchmarks/scale.py --series 64 8142 16284 700MB    one size: columns, classes, rows, memory limit
 
 Features are drawn by blocks and written in float16: scales that fall as 1/j (eigenvalues as 1/j²), class means of the
 same shape, a common offset, and a reflection that mixes the columns. Each size is fitted in a process of its own, with
@@ -237,6 +238,9 @@ def main() -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small sizes only")
     size.add_argument("--full", action="store_true", help="also a million rows of 2,048 columns")
+    size.add_argument(
+        "--series", nargs=4, metavar=("D", "K", "ROWS", "LIMIT"), help="one size, such as 64 8142 16284 700MB"
+    )
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -244,7 +248,11 @@ def main() -> None:
         child(Path(folder), int(rows), int(dim), int(num_classes), limit)
         return
     print(f"{cpu_model()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for series in QUICK if args.quick else FULL if args.full else DEFAULT:
+    chosen = QUICK if args.quick else FULL if args.full else DEFAULT
+    if args.series:
+        dim, num_classes, rows = map(int, args.series[:3])
+        chosen = (Series(dim, num_classes, (rows,), args.series[3]),)
+    for series in chosen:
         run_series(series)
     if torch.cuda.is_available():
         run_accelerator()

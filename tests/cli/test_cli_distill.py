@@ -43,7 +43,6 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
         (["--temperature", 0], "temperature must be a number > 0, got 0.0"),
         (["--heads", "keep"], "heads must be 'discard' or 'average', got 'keep'"),
         (["--student", "resnet2O"], "Unknown backbone 'resnet2O'"),
-        (["--name", "x", "--seed", 0, "--seed", 1], "--name names the runs of one seed"),
         (["--views", -1], "--views"),
     ],
 )

@@ -50,7 +50,6 @@ def test_finetune_keeps_what_stage_2_needs_when_asked(cli, checkpoints, tmp_path
         ([], "Two-stage fine-tuning joins several backbones: give at least two with -b."),
         (["--stage2", "rrl"], "Unknown protocol of stage 2 'rrl'. Known: rrl-two-stage, two-stage-logistic."),
         (["--protocol", "rrl"], "Unknown protocol 'rrl'."),
-        (["--name", "x", "--seed", 0, "--seed", 1], "--name names the runs of one seed"),
         (["--memory-limit", "lots"], "'lots' is no size of memory"),
     ],
 )
