@@ -164,9 +164,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the median counts")
     parser.add_argument("--only", default="", help="only the cases whose name contains this, in any case")
     parser.add_argument("--compile", action="store_true", help="also torch-compile, which takes minutes")
+    parser.add_argument("--precision", default="", help="only this one: bf16 takes an age where it is emulated")
     options = parser.parse_args()
     before = machine()
     variants = VARIANTS + (COMPILED if options.compile else [])
+    variants = [variant for variant in variants if options.precision in ("", variant[1])]
     divisor, rounds, seconds = (8, 1, 1.0) if options.quick else (1, options.rounds, 5.0)
     with tempfile.TemporaryDirectory() as folder:
         if SHARED_DATA.is_dir():
