@@ -70,3 +70,14 @@ def test_the_same_name_at_two_addresses_is_told_apart(make_record):
     here = make_record()
     there = here.model_copy(update={"dataset": here.dataset.model_copy(update={"address": "folder:x"}), "id": "z"})
     assert {row.variant for row in make_results_table([here, there]).rows} == {"parquet:data/cifar10", "folder:x"}
+
+
+def test_options_of_one_name_in_two_parts_of_a_protocol_are_not_confused(make_record):
+    """As of two-stage fine-tuning, whose first stage may have a rate of its own for heads and whose second has none."""
+
+    def record(**stage1: float):
+        stages = {"options": {"head_lr": None}, "stage1": {"options": {"head_lr": 0.01, "epochs": 3} | stage1}}
+        return make_record(protocol={"name": "rrl-two-stage"} | stages)
+
+    assert len(make_results_table([record(), record(head_lr=0.1)]).rows) == 2
+    assert len(make_results_table([record(), record()]).rows) == 1

@@ -72,7 +72,7 @@ def _protocol_options(record: Record) -> dict[str, str]:
 def _leaves(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in options.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, "" if key == "options" else f"{prefix}{key}.")
+            yield from _leaves(value, prefix if key == "options" else f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
