@@ -48,7 +48,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 # Those that draw few images are measured draw by draw: test_kshot.py, test_vtab1k.py.
-WHOLE = [name for name, protocol in PROTOCOLS.items() if not hasattr(protocol, "draws")]
+WHOLE = [name for name, make in PROTOCOLS.items() if not hasattr(make(), "draws")]
 
 
 @pytest.fixture(params=WHOLE)
