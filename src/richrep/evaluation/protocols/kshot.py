@@ -34,7 +34,7 @@ _ONE_SHOT = "block-l2", 1.0  # normalisation and C where nothing is left to sele
 
 
 def kshot_whole_val(*, name: str = "kshot-whole-val:5", **options: Any) -> KShotProtocol:
-    """The same with penalty and normalisation chosen on all of val, which few images do not have; as some papers do."""
+    """N images a class beside all of val: choose penalty on val, then fit on all training images drawn; ten times."""
     return KShotProtocol(name=name, **options)
 
 
