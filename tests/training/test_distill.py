@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,8 +168,8 @@ def test_averaged_heads_give_the_mean_of_the_logits() -> None:
 def test_halves_are_of_images_that_all_teachers_classify_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray | None] = []
 
-    def remember(*arguments: object, **options: object) -> ImageBatches:
-        made = ImageBatches(*arguments, **options)  # type: ignore[arg-type]
+    def remember(*arguments: Any, **options: Any) -> ImageBatches:
+        made = ImageBatches(*arguments, **options)
         seen.append(made.halves)
         return made
 

@@ -65,7 +65,7 @@ def expand(recipe: Recipe, commands: Commands) -> list[Cell]:
     try:
         variables = resolve(recipe.variables)
         cells = [cell for spec in recipe.specs() for cell in _cells(recipe, spec, commands, variables)]
-        return [_with_run_name(cell, cells) for cell in cells]
+        return _with_run_names(cells)
     except RichrepError as error:
         raise RichrepError(f"{recipe.path}: {error}") from error
 
@@ -119,10 +119,15 @@ def _named_by(command: CommandDeclaration, options: Mapping[str, Texts]) -> str:
     return json.dumps([command.name, {name: list(options[name]) for name in sorted(IN_RUN_NAMES & set(options))}])
 
 
-def _with_run_name(cell: Cell, cells: Sequence[Cell]) -> Cell:
-    """`cell`, with a name for its runs where those of another cell would be called the same, as in a grid of epochs."""
-    if not cell.named_by or all(other.key == cell.key for other in cells if other.named_by == cell.named_by):
-        return cell
+def _with_run_names(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, with names for runs that would be called as those of another cell, as in a grid of epochs."""
+    keys: dict[str, set[str]] = {}
+    for cell in cells:
+        keys.setdefault(cell.named_by, set()).add(cell.key)
+    return [_with_run_name(cell) if cell.named_by and len(keys[cell.named_by]) > 1 else cell for cell in cells]
+
+
+def _with_run_name(cell: Cell) -> Cell:
     name = re.sub(r"[^\w.-]+", "-", cell.label)[:100] + f"-{cell.key[:6]}"
     return replace(cell, arguments=("--name", name, *cell.arguments))
 

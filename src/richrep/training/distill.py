@@ -50,7 +50,8 @@ class DistillOptions:
         temperature: of "kl", > 0.
         label_weight: of the cross-entropy with the labels, of a head of its own; 0: labels are not used.
         halves: half of every batch is drawn from the images that all teachers classify rightly, half from the others;
-            for teachers of the data's classes that run once on cached views, of which the first decides.
+            for teachers of the data's classes that run once on cached views, of which the first decides. Labels alone
+            draw evenly.
         heads: "discard" them afterwards, or "average" those of the data's classes into one.
         accumulate: parts in which a batch goes through the network. clip_norm: largest norm of the gradient.
         checkpoint_every: steps between two states on disk; they are also written at the ends of epochs.

@@ -86,7 +86,11 @@ class QuickEngine(FaultyEngine):
 
     @contextlib.contextmanager
     def prepare(self, work: Work) -> Iterator[Forward]:
-        yield lambda images: (time.sleep(self._delay_s), {"features": self._features[: len(images)]})[1]
+        def given(images: torch.Tensor) -> dict:
+            time.sleep(self._delay_s)
+            return {"features": self._features[: len(images)]}
+
+        yield given
 
 
 @pytest.fixture
