@@ -17,9 +17,8 @@ def short(checkpoints: tuple[Path, Path]) -> list[object]:
 
 
 def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) -> None:
-    outcome = cli(
-        "distill", *short, "-b", checkpoints[1], "-b", "random/test_resnet", "--name", "pupil", "--json", "a.json"
-    )
+    more = ["-b", checkpoints[1], "-b", "random/test_resnet", "--tracker", "tensorboard"]
+    outcome = cli("distill", *short, *more, "--name", "pupil", "--json", "a.json")
     assert outcome.code == 0, outcome.err
     words = " ".join(outcome.out.split())
     assert "-> random-resnet20), seed 0, in points of test accuracy:" in words
@@ -28,6 +27,7 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
     assert "random-test_resnet: cosine on its" in outcome.err and "it has no head" in outcome.err
     assert "The teachers run once on one view of every image: random crop of 0.8-1 of the area" in outcome.err
     assert "The models: run:pupil" in outcome.err
+    assert len(list(Path("runs/pupil/curves").iterdir())) == 2  # of the student, and of the one on labels alone
     kinds = [record["kind"] for record in json.loads(Path("a.json").read_text())["records"]]
     assert kinds == ["probe"] * 4 + ["distill"] * 3
     assert cli("inspect", "run:pupil").code == 0
@@ -44,6 +44,7 @@ def test_the_table_compares_and_the_student_is_a_run(cli, short, checkpoints) ->
         (["--heads", "keep"], "heads must be 'discard' or 'average', got 'keep'"),
         (["--student", "resnet2O"], "Unknown backbone 'resnet2O'"),
         (["--views", -1], "--views"),
+        (["--tracker", "tensorbord"], "Unknown tracker 'tensorbord'. Did you mean 'tensorboard'?"),
     ],
 )
 def test_mistakes_are_one_message(cli, short, options, message) -> None:

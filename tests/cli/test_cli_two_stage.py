@@ -10,11 +10,12 @@ import yaml
 
 SMALL = ["-d", "digits", "--train-size", 60, "--test-size", 30, "--preprocess", "size=8", "--preprocess", "resize=8"]
 SHORT = ["--epochs", 1, "--batch-size", 30, "--lr", 0.05, "--no-augment", "--cache-dir", "cache"]
+CURVES = ["--tracker", "tensorboard"]
 
 
 def test_members_in_two_processes_then_the_joint_heads(cli, checkpoints, tmp_path: Path) -> None:
     a, b = checkpoints
-    outcome = cli("two-stage", "-b", a, "-b", b, *SMALL, *SHORT, "--jobs", 2, "--json", "all.json")
+    outcome = cli("two-stage", "-b", a, "-b", b, *SMALL, *SHORT, "--jobs", 2, "--json", "all.json", *CURVES)
     assert outcome.code == 0, outcome.err
     records = json.loads((tmp_path / "all.json").read_text())["records"]
     assert [(r["representation"], r["protocol"]["name"]) for r in records] == [
@@ -29,6 +30,7 @@ def test_members_in_two_processes_then_the_joint_heads(cli, checkpoints, tmp_pat
         run = record["solver"]["run"]
         assert f"[{run}] 1 records in runs. The models: run:{run}" in outcome.err  # another process made it
         assert (tmp_path / "runs" / run / "selected" / "model" / "model.yaml").is_file()
+        assert len(list((tmp_path / "runs" / run / "curves").iterdir())) == 2  # on train alone, and on train and val
         options = yaml.safe_load((tmp_path / "runs" / run / "options.yaml").read_text())
         assert options["protocol.options.view"] is None  # --no-augment got there
         assert options["protocol.options.epochs"] == 1
@@ -51,6 +53,7 @@ def test_finetune_keeps_what_stage_2_needs_when_asked(cli, checkpoints, tmp_path
         (["--stage2", "rrl"], "Unknown protocol of stage 2 'rrl'. Known: rrl-two-stage, two-stage-logistic."),
         (["--protocol", "rrl"], "Unknown protocol 'rrl'."),
         (["--memory-limit", "lots"], "'lots' is no size of memory"),
+        (["--tracker", "tensorbord"], "Unknown tracker 'tensorbord'. Did you mean 'tensorboard'?"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_training(words, message, cli, checkpoints, tmp_path: Path) -> None:

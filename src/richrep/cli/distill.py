@@ -109,6 +109,7 @@ def distill(
     precision: options.Precision = "fp32",
     cache_dir: options.CacheDir = None,
     checkpoint_steps: training.CheckpointSteps = None,
+    tracker: training.Tracker = None,
     name: training.Name = None,
     restart: training.Restart = False,
     out: options.Out = options.DEFAULT_OUT,
@@ -190,6 +191,7 @@ def distill(
                     device=device,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
+                    tracker=tracker,
                 ),
                 on_record=keep,
                 on_extract=console.extraction_lines(),

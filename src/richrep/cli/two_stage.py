@@ -67,6 +67,7 @@ def two_stage(
     memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
     checkpoint_steps: training.CheckpointSteps = None,
+    tracker: training.Tracker = None,
     name: training.Name = None,
     restart: training.Restart = False,
     out: options.Out = options.DEFAULT_OUT,
@@ -138,6 +139,7 @@ def two_stage(
                     device=device,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
+                    tracker=tracker,
                 ),
                 before_stage1=start_jobs if jobs > 1 else None,
                 on_record=keep,

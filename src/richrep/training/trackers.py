@@ -12,8 +12,10 @@ from richrep.errors import RichrepError, unknown_name_message
 from richrep.training.loop import TrainingProgress
 
 
-def check_tracker(name: str) -> None:
-    """Raises RichrepError for a tracker that accelerate does not offer, or that is not installed."""
+def check_tracker(name: str | None) -> None:
+    """Raises RichrepError for a tracker that accelerate does not offer, or that is not installed; None is none."""
+    if name is None:
+        return
     from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 

@@ -31,6 +31,7 @@ from richrep.features.progress import ProgressCallback
 from richrep.training.distill import check_heads
 from richrep.training.run_folder import RunFolder, open_run
 from richrep.training.teachers import Match, choose_matches
+from richrep.training.trackers import check_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def distill(
         DivergedError: no learning rate gave a finite loss.
     """
     where, measure = where or Where(), measure or LogisticProtocol()
+    check_tracker(where.tracker)
     loaded = load_members(teachers, seed=seed)
     matches = choose_matches(loaded, protocol.options.loss)
     given = [one if isinstance(one, Backbone) else student_address(one) for one in students]

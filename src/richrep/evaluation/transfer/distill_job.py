@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from richrep.errors import DivergedError, FeatureError
 from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of, leave_out
+from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.protocol import DistillProtocol
-from richrep.evaluation.transfer.runs import Where, select_rows
+from richrep.evaluation.transfer.runs import Where, select_rows, step_reports
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
 from richrep.features.memory import choose_budget
@@ -161,24 +160,21 @@ class DistillJob:
         number = (index + 1 if on_val else per_arm) + (0 if arm.matches else per_arm)
         total = per_arm * (1 + self.labels_alone)
 
-        def report(progress: Any) -> None:
-            if where.on_progress is not None:
-                where.on_progress(CellProgress(self.folder.name, name, number, total, progress))
-
-        return distill(
-            self.student,
-            arm.matches,
-            self.task.trainval,
-            arm.of(self.cells[index]),
-            seed=self.seed,
-            rows=self.rows[0] if on_val else None,
-            outputs=outputs,
-            evaluate=self._val_scores if on_val else None,
-            state_path=self.folder.state(key_of(name)),
-            device=where.device,
-            precision=where.precision,
-            on_progress=report,
-        )
+        with step_reports(where, self.folder, key_of(name), cell=name, number=number, total=total) as report:
+            return distill(
+                self.student,
+                arm.matches,
+                self.task.trainval,
+                arm.of(self.cells[index]),
+                seed=self.seed,
+                rows=self.rows[0] if on_val else None,
+                outputs=outputs,
+                evaluate=self._val_scores if on_val else None,
+                state_path=self.folder.state(key_of(name)),
+                device=where.device,
+                precision=where.precision,
+                on_progress=report,
+            )
 
     def _val_scores(self, student: Backbone) -> dict[str, float]:
         """Accuracy and nll on val of the probe that is fitted on train, on the student's features as they are now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
-from richrep.evaluation.transfer.cells import CellProgress, ChosenCell, cell_name, choose_cell, key_of, leave_out
+from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.evaluation.transfer.runs import (
@@ -31,6 +30,7 @@ from richrep.evaluation.transfer.runs import (
     method_of,
     run_name,
     select_rows,
+    step_reports,
 )
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
@@ -38,10 +38,9 @@ from richrep.training.batches import count_steps
 from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned
 from richrep.training.finetune import finetune as train_backbones
-from richrep.training.loop import TrainingProgress
 from richrep.training.processes import on_main, rank_and_count
 from richrep.training.run_folder import RunFolder, open_run
-from richrep.training.trackers import check_tracker, tracking
+from richrep.training.trackers import check_tracker
 
 
 def finetune(
@@ -80,8 +79,7 @@ def finetune(
         DivergedError: no learning rate gave a finite loss.
     """
     where = where or Where()
-    if where.tracker is not None:
-        check_tracker(where.tracker)
+    check_tracker(where.tracker)
     make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)
     check_can_be_kept(members)
@@ -307,17 +305,8 @@ class _Job:
         total = on_train + self.trains_again
         number = index + 1 if on_val else total
 
-        with ExitStack() as stack:
-            track = where.tracker and stack.enter_context(tracking(where.tracker, self.folder.curves, state))
-
-            def report(progress: TrainingProgress) -> None:
-                if track:
-                    track(progress)
-                if where.on_progress is not None:
-                    where.on_progress(
-                        CellProgress(self.folder.name, cell_name(cell.optimizer), number, total, progress)
-                    )
-
+        words = cell_name(cell.optimizer)
+        with step_reports(where, self.folder, state, cell=words, number=number, total=total) as report:
             return train_backbones(
                 self.members,
                 self.train if on_val else self.task.trainval,

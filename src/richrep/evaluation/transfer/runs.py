@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from richrep.errors import DatasetError
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import read_record
 from richrep.evaluation.task import Task
-from richrep.evaluation.transfer.cells import OnProgress
+from richrep.evaluation.transfer.cells import CellProgress, OnProgress
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.features.manifest import Precision
+from richrep.training.loop import TrainingProgress
 from richrep.training.processes import rank_and_count
 from richrep.training.run_folder import RunFolder
+from richrep.training.trackers import tracking
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,27 @@ class Where:
     precision: Precision = "fp32"
     on_progress: OnProgress | None = None
     tracker: str | None = None
+
+
+@contextmanager
+def step_reports(
+    where: Where, folder: RunFolder, state: str, *, cell: str, number: int, total: int
+) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A callback of the loop for one training of a run: `where.on_progress` hears of its steps, its tracker draws them.
+
+    Args:
+        state: name of the training's state file, and of its curves. cell, number, total: as in `CellProgress`.
+    """
+    with ExitStack() as stack:
+        track = where.tracker and stack.enter_context(tracking(where.tracker, folder.curves, state))
+
+        def report(progress: TrainingProgress) -> None:
+            if track:
+                track(progress)
+            if where.on_progress is not None:
+                where.on_progress(CellProgress(folder.name, cell, number, total, progress))
+
+        yield report
 
 
 def method_of(members: Sequence[Backbone]) -> str:

@@ -35,6 +35,7 @@ from richrep.evaluation.transfer.two_stage_plan import Plan, kind_of
 from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.training.run_folder import RunFolder, open_run
+from richrep.training.trackers import check_tracker
 
 
 def two_stage(
@@ -78,6 +79,7 @@ def two_stage(
             of stage 2 needs that, heads of different classes, or what `finetune` raises.
     """
     where = where or Where()
+    check_tracker(where.tracker)
     memory = choose_budget(memory_limit)
     members = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
