@@ -129,9 +129,8 @@ def distill(
 
     from richrep.cli.probe import make_protocol
     from richrep.data.datasets import load_dataset
-    from richrep.errors import RichrepError, unknown_name_message
     from richrep.evaluation.task import load_members
-    from richrep.evaluation.transfer import DISTILL_PROTOCOLS
+    from richrep.evaluation.transfer import DISTILL_PROTOCOLS, by_name
     from richrep.evaluation.transfer.distill import distill as run_distill
     from richrep.evaluation.transfer.distill import student_address
     from richrep.evaluation.transfer.runs import Where
@@ -143,9 +142,7 @@ def distill(
 
     console.check_writable(json)
     console.check_folder(out, "--out")
-    if protocol not in DISTILL_PROTOCOLS:
-        raise RichrepError(unknown_name_message("protocol", protocol, DISTILL_PROTOCOLS))
-    chosen = training.changed_by(DISTILL_PROTOCOLS[protocol], context.params)
+    chosen = training.changed_by(by_name(protocol, DISTILL_PROTOCOLS), context.params)
     measure = make_protocol("logistic", normalization)
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)

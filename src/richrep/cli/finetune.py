@@ -74,8 +74,8 @@ def finetune(
     from pathlib import Path
 
     from richrep.data.datasets import load_dataset
-    from richrep.errors import RichrepError, unknown_name_message
-    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
+    from richrep.errors import RichrepError
+    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, by_name
     from richrep.evaluation.transfer.finetune import finetune as run_finetune
     from richrep.evaluation.transfer.runs import Where
 
@@ -83,11 +83,9 @@ def finetune(
     worker.begin_training()
     console.check_writable(json)
     console.check_folder(out, "--out")
-    if protocol not in FINETUNE_PROTOCOLS:
-        raise RichrepError(unknown_name_message("protocol", protocol, FINETUNE_PROTOCOLS))
+    chosen = training.changed_by(by_name(protocol, FINETUNE_PROTOCOLS), context.params)
     if init_cat and len(backbones) < 2:
         raise RichrepError("--init-cat trains several backbones together: give at least two with -b.")
-    chosen = training.changed_by(FINETUNE_PROTOCOLS[protocol], context.params)
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)

@@ -86,8 +86,7 @@ def two_stage(
 
     from richrep.cli.member_jobs import train_in_parallel
     from richrep.data.datasets import load_dataset
-    from richrep.errors import RichrepError, unknown_name_message
-    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, STAGE2_PROTOCOLS
+    from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, STAGE2_PROTOCOLS, by_name
     from richrep.evaluation.transfer.runs import Where
     from richrep.evaluation.transfer.two_stage import two_stage as run_two_stage
     from richrep.features.cache import FeatureCache
@@ -97,13 +96,9 @@ def two_stage(
     console.check_writable(json)
     console.check_folder(out, "--out")
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
-    if protocol not in FINETUNE_PROTOCOLS:
-        raise RichrepError(unknown_name_message("protocol", protocol, FINETUNE_PROTOCOLS))
-    second = list(dict.fromkeys(stage2 or STAGE2_PROTOCOLS))
-    for wanted in second:
-        if wanted not in STAGE2_PROTOCOLS:
-            raise RichrepError(unknown_name_message("protocol of stage 2", wanted, STAGE2_PROTOCOLS))
-    chosen = training.changed_by(FINETUNE_PROTOCOLS[protocol], context.params)
+    chosen = training.changed_by(by_name(protocol, FINETUNE_PROTOCOLS), context.params)
+    wanted = dict.fromkeys(stage2 or STAGE2_PROTOCOLS)
+    second = [by_name(name, STAGE2_PROTOCOLS, "protocol of stage 2") for name in wanted]
     source = load_dataset(dataset, data_root=data_root)
     chosen.cells(source.name)  # a number out of range is said before anything is loaded
     source.train.first(train_size), source.test.first(test_size)
@@ -127,7 +122,7 @@ def two_stage(
                 loaded,
                 source,
                 protocol=chosen,
-                stage2=[STAGE2_PROTOCOLS[wanted]() for wanted in second],
+                stage2=second,
                 seed=seed,
                 train_size=train_size,
                 test_size=test_size,

@@ -17,8 +17,8 @@ from richrep.evaluation.measure import Outcome, common_facts, representation_nam
 from richrep.evaluation.measure_on_test import measure_chosen_on_test
 from richrep.evaluation.metrics import score
 from richrep.evaluation.prepare import prepare
+from richrep.evaluation.protocols import as_protocol
 from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
-from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.repeats import check_draws, check_has_ensemble, gain_interval, measure
@@ -33,7 +33,7 @@ def probe(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: ProbeProtocol | LegacyTestSelection | None = None,
+    protocol: ProbeProtocol | LegacyTestSelection | str | None = None,
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
@@ -52,7 +52,7 @@ def probe(
     Args:
         backbones: addresses, or loaded backbones.
         dataset: an address, or a loaded data set.
-        protocol: a member of PROTOCOLS, which says what is tried; None means logistic regression, the default. A
+        protocol: a member of PROTOCOLS, or its name, which says what is tried; None means logistic regression. A
             twin of LEGACY_TEST_SELECTION chooses on test, as papers did; its records say so.
         seed: decides val (when the data set stores none) and the weights of `random/…` backbones.
         train_size, test_size: the first so many images of each part; None means all.
@@ -79,7 +79,7 @@ def probe(
     Raises:
         RichrepError: an address, a checkpoint, the data set or an image cannot be used; the message says which.
     """
-    protocol = protocol or LogisticProtocol()
+    protocol = as_protocol(protocol)
     memory = choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     if ensemble and len(loaded) < 2:

@@ -16,7 +16,7 @@ from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import common_facts
 from richrep.evaluation.prepare import prepare
-from richrep.evaluation.protocols.logistic import LogisticProtocol
+from richrep.evaluation.protocols import make_protocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.repeats import check_draws, measure
@@ -35,7 +35,7 @@ def rank(
     *,
     scores: Sequence[str] = tuple(SCORES),
     with_probe: bool = True,
-    protocol: ProbeProtocol | None = None,
+    protocol: ProbeProtocol | str = "logistic",
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
@@ -50,7 +50,7 @@ def rank(
     Args:
         scores: keys of SCORES.
         with_probe: also probe each backbone alone, which trains heads and reads test, for the true order.
-        protocol: of the probes; None means the default.
+        protocol: of the probes: a member of PROTOCOLS, or its name.
         memory_limit: of the probes, as for `probe`; the scores hold the features of one backbone in float64.
         backbones, dataset, seed and the others: as for `probe`.
 
@@ -62,7 +62,8 @@ def rank(
         RichrepError: an address, a checkpoint, the data set, an image or a score cannot be used; it says which.
     """
     check_scores(scores)
-    protocol, memory = protocol or LogisticProtocol(), choose_budget(memory_limit)
+    protocol = make_protocol(protocol) if isinstance(protocol, str) else protocol
+    memory = choose_budget(memory_limit)
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     if with_probe:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from richrep.evaluation.protocols import PROTOCOLS
+from richrep.errors import RichrepError
+from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS, as_protocol
 from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol, best_on_val, distinct_angles, spans
 from richrep.features.feature_set import Block, FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
@@ -45,6 +46,20 @@ def digits() -> FeatureSet:
 def rows() -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(0).permutation(300)
     return order[:200], order[200:]
+
+
+@pytest.mark.parametrize("name", [name for name in (*PROTOCOLS, *LEGACY_TEST_SELECTION) if "N" not in name])
+def test_a_name_does_for_a_protocol(name: str) -> None:
+    assert as_protocol(name) == (PROTOCOLS | LEGACY_TEST_SELECTION)[name]()
+    assert as_protocol(name).name == name
+
+
+def test_a_name_with_a_number_is_the_protocols_own_and_none_is_the_default() -> None:
+    assert as_protocol("kshot:3").name == "kshot:3"
+    assert as_protocol("kshot:3-legacy-test-selection").name == "kshot:3-legacy-test-selection"
+    assert as_protocol(None) == PROTOCOLS["logistic"]()
+    with pytest.raises(RichrepError, match=r"Unknown protocol 'logistik'\. Did you mean 'logistic'"):
+        as_protocol("logistik")
 
 
 # Those that draw few images are measured draw by draw: test_kshot.py, test_vtab1k.py.

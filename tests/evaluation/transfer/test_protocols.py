@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import richrep
 from richrep.data.augment import RandomView
 from richrep.errors import RichrepError
 from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
@@ -29,6 +30,28 @@ def test_a_protocol_goes_by_its_name_and_says_where_its_numbers_are_from(name: s
     protocol = FINETUNE_PROTOCOLS[name]
     assert protocol.name == name and len(protocol.source) > 20
     assert len(protocol.cells("anything")) == len(protocol.lrs) * len(protocol.weight_decays)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: richrep.finetune(["random/resnet20"], "digits", protocol="rrl-finetun"),
+            r"protocol 'rrl-finetun'\. Did you mean 'rrl-finetune'",
+        ),
+        (
+            lambda: richrep.two_stage(["random/resnet20", "random/resnet32"], "digits", stage2=["two-stage"]),
+            "Unknown protocol of stage 2 'two-stage'",
+        ),
+        (
+            lambda: richrep.distill(["random/resnet20"], ["resnet20"], "digits", protocol="rrl"),
+            "Unknown protocol 'rrl'.*rrl-distill",
+        ),
+    ],
+)
+def test_names_do_for_protocols_and_unknown_ones_are_said(call, message) -> None:
+    with pytest.raises(RichrepError, match=message):
+        call()
 
 
 def test_rrl_fine_tunes_as_its_scripts_say() -> None:

@@ -224,7 +224,7 @@ def test_a_learning_rate_of_zero_leaves_the_ensemble(done: Done, tmp_path: Path)
 
 
 def test_the_numbers_of_the_paper() -> None:
-    cifar = STAGE2_PROTOCOLS["rrl-two-stage"]().options_for("cifar10", weight_decay=1e-4)
+    cifar = STAGE2_PROTOCOLS["rrl-two-stage"].options_for("cifar10", weight_decay=1e-4)
     other = RrlTwoStage().options_for("inaturalist18", weight_decay=1e-5)
     assert (cifar.epochs, other.epochs) == (2, 1)
     assert (cifar.view.scale, other.view.scale) == ((0.8, 1.0), (0.08, 1.0))

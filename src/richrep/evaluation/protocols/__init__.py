@@ -80,3 +80,14 @@ def make_protocol(name: str, **options: Any) -> ProbeProtocol:
     if name not in PROTOCOLS:
         raise RichrepError(unknown_name_message("protocol", name, PROTOCOLS))
     return PROTOCOLS[name](**options)
+
+
+def as_protocol(given: ProbeProtocol | LegacyTestSelection | str | None) -> ProbeProtocol | LegacyTestSelection:
+    """`given`; for a name the protocol or the twin of that name; for None the default.
+
+    Raises:
+        RichrepError: no such name.
+    """
+    if given is None:
+        return LogisticProtocol()
+    return make_twin(given) or make_protocol(given) if isinstance(given, str) else given

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.transfer import distill_default
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import DistillProtocol, FinetuneProtocol
@@ -19,9 +23,9 @@ FINETUNE_PROTOCOLS: dict[str, FinetuneProtocol] = {
     "sparse-finetune": SPARSE_FINETUNE,
 }
 
-STAGE2_PROTOCOLS: dict[str, type[Stage2Protocol]] = {
-    "rrl-two-stage": RrlTwoStage,
-    "two-stage-logistic": TwoStageLogistic,
+STAGE2_PROTOCOLS: dict[str, Stage2Protocol] = {
+    "rrl-two-stage": RrlTwoStage(),
+    "two-stage-logistic": TwoStageLogistic(),
 }
 
 DISTILL_PROTOCOLS: dict[str, DistillProtocol] = {
@@ -29,3 +33,18 @@ DISTILL_PROTOCOLS: dict[str, DistillProtocol] = {
     "rrl-distill": RRL_DISTILL,
     "rfc-synthesis": RFC_SYNTHESIS,
 }
+
+Member = TypeVar("Member")
+
+
+def by_name(given: Member | str, registry: Mapping[str, Member], what: str = "protocol") -> Member:
+    """`given`, or the member of `registry` of that name.
+
+    Raises:
+        RichrepError: no such name; it says those that are there, after `what` they are.
+    """
+    if not isinstance(given, str):
+        return given
+    if given not in registry:
+        raise RichrepError(unknown_name_message(what, given, registry))
+    return registry[given]

@@ -21,6 +21,7 @@ from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
 from richrep.evaluation.task import OnFailure, load_members, make_task
+from richrep.evaluation.transfer import DISTILL_PROTOCOLS, by_name
 from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob
 from richrep.evaluation.transfer.distill_records import References, student_records
@@ -43,7 +44,7 @@ def distill(
     students: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: DistillProtocol = DEFAULT,
+    protocol: DistillProtocol | str = DEFAULT,
     measure: LogisticProtocol | None = None,
     labels_alone: bool = True,
     seed: int = 0,
@@ -67,7 +68,8 @@ def distill(
         teachers: addresses, or loaded backbones; the data need not be of their classes.
         students: one after the other, each on its own: an architecture (`resnet20`, random weights from the seed), or
             the address of any backbone, which is then where it starts.
-        protocol: learning rate and weight decay are chosen by the val accuracy of the student's probe.
+        protocol: a member of DISTILL_PROTOCOLS or its name; learning rate and weight decay are chosen by the val
+            accuracy of the student's probe.
         measure: the probe. Where val chooses the student's learning rate, the student's penalty and normalisation are
             those of the student that chose, which was not trained on val.
         seed: decides val (when the data set stores none), first weights, order and views of the images.
@@ -83,6 +85,7 @@ def distill(
         DivergedError: no learning rate gave a finite loss.
     """
     where, measure = where or Where(), measure or LogisticProtocol()
+    protocol = by_name(protocol, DISTILL_PROTOCOLS)
     check_tracker(where.tracker)
     loaded = load_members(teachers, seed=seed)
     matches = choose_matches(loaded, protocol.options.loss)

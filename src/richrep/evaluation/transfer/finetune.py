@@ -20,6 +20,7 @@ from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
+from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, by_name
 from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
@@ -47,7 +48,7 @@ def finetune(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: FinetuneProtocol = DEFAULT,
+    protocol: FinetuneProtocol | str = DEFAULT,
     joint: bool = False,
     seed: int = 0,
     train_size: int | None = None,
@@ -65,7 +66,7 @@ def finetune(
 
     Args:
         backbones: addresses, or loaded backbones. dataset: an address, or a loaded data set.
-        protocol: a member of FINETUNE_PROTOCOLS, or one changed by `dataclasses.replace`.
+        protocol: a member of FINETUNE_PROTOCOLS or its name, or one changed by `dataclasses.replace`.
         seed: decides val (when the data set stores none), the head's first weights, order and views of the images.
         train_size, test_size: the first so many images of each part; None means all.
         keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
@@ -78,7 +79,7 @@ def finetune(
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
         DivergedError: no learning rate gave a finite loss.
     """
-    where = where or Where()
+    where, protocol = where or Where(), by_name(protocol, FINETUNE_PROTOCOLS)
     check_tracker(where.tracker)
     make_accelerator(where.device, where.precision)  # refuses what cannot train, joins the processes of torchrun
     members = load_members(backbones, seed=seed)

@@ -22,15 +22,14 @@ from richrep.evaluation.metrics import paired_bootstrap_interval, score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import ExtractOptions, load_members, make_task
+from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, STAGE2_PROTOCOLS, by_name
 from richrep.evaluation.transfer.ensemble import Ensemble
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
-from richrep.evaluation.transfer.rrl_two_stage import RrlTwoStage
 from richrep.evaluation.transfer.runs import Where, finished_record
 from richrep.evaluation.transfer.stage1 import finetune_members
 from richrep.evaluation.transfer.stage2 import JointHead, Stage2, Stage2Protocol, logits_of
 from richrep.evaluation.transfer.tuned import Tuned, load_tuned
-from richrep.evaluation.transfer.two_stage_logistic import TwoStageLogistic
 from richrep.evaluation.transfer.two_stage_plan import Plan, kind_of
 from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
@@ -42,8 +41,8 @@ def two_stage(
     backbones: Sequence[str | Backbone],
     dataset: str | Dataset,
     *,
-    protocol: FinetuneProtocol = DEFAULT,
-    stage2: Sequence[Stage2Protocol] = (RrlTwoStage(), TwoStageLogistic()),
+    protocol: FinetuneProtocol | str = DEFAULT,
+    stage2: Sequence[Stage2Protocol | str] = tuple(STAGE2_PROTOCOLS),
     seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
@@ -62,7 +61,8 @@ def two_stage(
 
     Args:
         backbones: two or more, addresses or loaded.
-        protocol: of stage 1. stage2: members of STAGE2_PROTOCOLS; the ensemble, where they start, is always measured.
+        protocol: of stage 1. stage2: members of STAGE2_PROTOCOLS, or their names; the ensemble, where they start, is
+            always measured.
         memory_limit: what fitting may hold beside the features, as of `probe`.
         where: `name` names the members' runs NAME-0, NAME-1, … and those of stage 2 NAME-PROTOCOL; `restart` begins all
             of them anew.
@@ -78,22 +78,23 @@ def two_stage(
         RichrepError: fewer than two different backbones, members that cannot look at the same images where a protocol
             of stage 2 needs that, heads of different classes, or what `finetune` raises.
     """
-    where = where or Where()
+    where, protocol = where or Where(), by_name(protocol, FINETUNE_PROTOCOLS)
+    seconds = [by_name(one, STAGE2_PROTOCOLS, "protocol of stage 2") for one in stage2]
     check_tracker(where.tracker)
     memory = choose_budget(memory_limit)
     members = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     plan = Plan(tuple(members), task, protocol, seed, where)
-    plan.check(stage2)
+    plan.check(seconds)
     if where.restart:
-        plan.begin_anew([Ensemble(), *stage2])
+        plan.begin_anew([Ensemble(), *seconds])
     here = replace(where, restart=False)
     if before_stage1 is not None and (left := plan.unfinished()):
         before_stage1(left)
     tuned = finetune_members(members, plan.member_runs, task, protocol, seed=seed, where=here, on_record=on_record)
     joint = _Joint(plan, tuned, memory, extraction)
     records = [*tuned]
-    for chosen in (Ensemble(), *stage2):
+    for chosen in (Ensemble(), *seconds):
         records.append(joint.measure(chosen))
         if on_record is not None:
             on_record(records[-1])
