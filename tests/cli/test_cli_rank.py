@@ -40,6 +40,14 @@ def test_no_probe_trains_nothing(cli, checkpoints, sizes, monkeypatch) -> None:
     assert outcome.code == 0
     (record,) = json.loads(outcome.out)["records"]
     assert record["kind"] == "rank" and set(SCORES) <= set(record["metrics"]["train"])
+    assert record["dataset"]["num_test"] == 0
+    assert "digits/test" not in cli("cache", "--cache-dir", "cache").out  # nor reads test
+
+
+def test_scores_need_no_val(cli, checkpoints) -> None:
+    few = ["-d", "digits", "--train-size", 8, "--test-size", 8, "--preprocess", "size=8", "--cache-dir", "cache"]
+    outcome = cli("rank", "-b", checkpoints[0], *few, "--no-probe", "--score", "cka")
+    assert outcome.code == 0, outcome.err
 
 
 def test_mistakes_are_one_message_and_exit_code_2(cli, checkpoints, sizes) -> None:

@@ -53,9 +53,12 @@ def with_layer(backbone: Backbone, layer: str) -> Backbone:
 def with_layers(backbones: Sequence[Backbone], layers: Sequence[str]) -> list[Backbone]:
     """Each backbone, followed by its inner layers among `layers`; a backbone without one of them goes on without it.
 
+    A layer named twice counts once.
+
     Raises:
         AddressError: a layer that no backbone has.
     """
+    layers = list(dict.fromkeys(layers))
     for layer in layers:
         if not any(layer in layer_names(backbone) for backbone in backbones):
             known = dict.fromkeys(name for backbone in backbones for name in layer_names(backbone))

@@ -35,7 +35,10 @@ def search(
         typer.Option("--shortlist", metavar="N", min=0, help="Subsets probed in full besides the best of each size."),
     ] = 8,
     scales: Annotated[
-        bool, typer.Option("--scales", help="Also learn a scale for every member, the soft version of a subset.")
+        bool,
+        typer.Option(
+            "--scales", help="Also learn a scale for every member, a soft subset; not bound by --max-members."
+        ),
     ] = False,
     normalization: Annotated[
         list[str] | None,

@@ -51,19 +51,21 @@ def dataset_facts(
     *,
     trainval: Split,
     test: Split,
-    features: tuple[FeatureSet, FeatureSet],
+    features: Sequence[FeatureSet],
     sizes: Sequence[int],
     val: str,
 ) -> DatasetFacts:
     """The facts of the data used.
 
     Args:
-        features: of trainval and of test, for the images that were skipped.
+        features: of trainval and, where test was read, of test, for the images that were skipped.
         sizes: images trained on, selected on and scored on.
         val: how val came about.
     """
     plain = plain_dataset_facts(dataset, trainval, test, sizes, val)
-    return plain.model_copy(update={"skipped_images": _skipped([("trainval", features[0]), ("test", features[1])])})
+    return plain.model_copy(
+        update={"skipped_images": _skipped(list(zip(("trainval", "test"), features, strict=False)))}
+    )
 
 
 def plain_dataset_facts(dataset: Dataset, trainval: Split, test: Split, sizes: Sequence[int], val: str) -> DatasetFacts:

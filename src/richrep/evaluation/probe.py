@@ -63,8 +63,8 @@ def probe(
         own_head: also score the classifier found in each checkpoint, where its class count fits.
         ensemble: also score the mean of the members' own probes' logits, without a joint probe.
         data_root: where registered data sets are.
-        memory_limit: what fitting may hold beside the features, in bytes or such as "4GB"; the results are the same.
-            None means half of the memory that is free.
+        memory_limit: what fitting may hold beside the features, in bytes or such as "4GB"; the results are the same,
+            those of the logistic path within its tolerance. None means half of the memory that is free.
         on_record: called with each record as soon as it is measured.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. Also with the name of a

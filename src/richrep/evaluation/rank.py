@@ -49,7 +49,8 @@ def rank(
 
     Args:
         scores: keys of SCORES.
-        with_probe: also probe each backbone alone, which trains heads and reads test, for the true order.
+        with_probe: also probe each backbone alone, which trains heads and reads test, for the true order; without it
+            networks see the training images alone.
         protocol: of the probes: a member of PROTOCOLS, or its name.
         memory_limit: of the probes, as for `probe`; the scores hold the features of one backbone in float64.
         backbones, dataset, seed and the others: as for `probe`.
@@ -76,9 +77,11 @@ def rank(
         seed=seed,
         views=choose_views(protocol, loaded) if with_probe else None,
         source_heads=any(name in OWN_HEAD_SCORES for name in scores),
+        with_test=with_probe,
         on_failure=on_failure,
     )
-    protocol, features = prepare(protocol, features, seed=seed)
+    if with_probe:
+        protocol, features = prepare(protocol, features, seed=seed)
     common = common_facts(features, extraction, seed=seed)
     records: list[Record] = []
 

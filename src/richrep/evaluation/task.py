@@ -75,7 +75,7 @@ class TaskFeatures:
 
     Attributes:
         backbones: M, by distinct names; without those whose features cannot be used.
-        trainval, test: one FeatureSet a backbone, in their order.
+        trainval, test: one FeatureSet a backbone, in their order; no test where nothing reads it.
         head_logits: on test, of the own heads that were asked for and whose class count fits, by backbone name.
         train_rows, val_rows: rows of trainval to fit and to select on; skipped images have no row.
         facts: the data as a record states them.
@@ -150,6 +150,7 @@ def extract_task(
     seed: int,
     own_head: bool = False,
     source_heads: bool = False,
+    with_test: bool = True,
     views: Views | None = None,
     on_failure: OnFailure | None = None,
 ) -> TaskFeatures:
@@ -159,6 +160,7 @@ def extract_task(
         val_fraction: of every class of train goes to val, drawn by `seed`, when the data set stores none.
         own_head: also the logits of the backbones' own heads on test, where their class count fits.
         source_heads: also the logits of the backbones' own heads on trainval, whatever their classes.
+        with_test: without it test is not read, and no row selects.
         views: also these views of trainval; test and the logits have none.
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. None raises instead, as it does
@@ -175,6 +177,7 @@ def extract_task(
         task=task,
         own_head=own_head,
         source_heads=source_heads,
+        with_test=with_test,
         views=views,
         options=with_cache(options),
     )
@@ -189,9 +192,11 @@ def extract_task(
         found = extract(used)
     trainval, test, logits, source_logits = found
     elapsed_s = time.perf_counter() - start
-    _check_what_is_left(task, trainval[0], test[0])
-    rows = _select_rows(task, trainval[0], fraction=val_fraction, seed=seed)
-    facts = _dataset_facts(task, trainval[0], test[0], rows, fraction=val_fraction, seed=seed)
+    rows = np.arange(len(trainval[0])), np.arange(0)
+    if test:
+        _check_what_is_left(task, trainval[0], test[0])
+        rows = _select_rows(task, trainval[0], fraction=val_fraction, seed=seed)
+    facts = _dataset_facts(task, [trainval[0], *test[:1]], rows, fraction=val_fraction, seed=seed)
     pool = Pool(
         trainval[0].labels.numpy(), task.trainval.class_names, *rows, val_is_stored=task.num_stored_train is not None
     )
@@ -207,6 +212,7 @@ def _extract(
     task: Task,
     own_head: bool,
     source_heads: bool,
+    with_test: bool,
     views: Views | None,
     options: dict[str, Any],
 ) -> _Extracted:
@@ -216,7 +222,8 @@ def _extract(
     count, requests = len(backbones), [Request(b) for b in backbones]
     source = [Request(b, "logits") for b in with_head]
     trainval = extract_layers([*requests, *source], task.trainval, views=views, **options)
-    test = extract_layers([*requests, *(Request(b, "logits") for b in fitting)], task.test, **options)
+    on_test = [*requests, *(Request(b, "logits") for b in fitting)]
+    test = extract_layers(on_test, task.test, **options) if with_test else []
     logits = dict(zip([b.name for b in fitting], test[count:], strict=True))
     source_logits = dict(zip([b.name for b in with_head], trainval[count:], strict=True))
     return trainval[:count], test[:count], logits, source_logits
@@ -282,8 +289,7 @@ def _select_rows(task: Task, features: FeatureSet, *, fraction: float, seed: int
 
 def _dataset_facts(
     task: Task,
-    trainval: FeatureSet,
-    test: FeatureSet,
+    features: Sequence[FeatureSet],
     rows: tuple[np.ndarray, np.ndarray],
     *,
     fraction: float,
@@ -294,7 +300,7 @@ def _dataset_facts(
         task.dataset,
         trainval=task.trainval,
         test=task.test,
-        features=(trainval, test),
-        sizes=(len(rows[0]), len(rows[1]), len(test)),
+        features=features,
+        sizes=(len(rows[0]), len(rows[1]), sum(map(len, features[1:]))),
         val="as stored by the data set" if stored else f"{fraction:.0%} of train, per class, seed {seed}",
     )

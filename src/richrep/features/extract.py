@@ -110,9 +110,9 @@ def extract_features(
         num_workers: threads that decode images while the networks run; 0 decodes in between. None chooses.
         on_bad_image: "stop" raises at the first image that cannot be decoded, "skip" leaves such images out and lists
             them in `FeatureSet.skipped`.
-        engine: a key of ENGINES, or "auto": for each backbone the first of openvino, onnxruntime and torch that is
-            installed, close enough and not slower than torch. All but "torch" in fp32 are held against that on the
-            first images, and refused beyond TOLERANCES[precision].
+        engine: a key of ENGINES, or "auto": for each backbone the fastest of torch, openvino and onnxruntime that is
+            installed and close enough. All but "torch" in fp32 are held against that on the first images, and refused
+            beyond TOLERANCES[precision].
         precision: "fp32", or "bf16" or "fp16" products; part of the key.
         fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`). Views are
             cut from the whole image all the same.

@@ -62,6 +62,10 @@ class Normalization:
         """Weights (…, K, D) and biases (…, K) on normalised features -> the same on raw ones; only where it folds."""
         return weights * self.scale.to(weights), biases
 
+    def on_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (K, D) on normalised features -> the same; as `Pca.on_columns`, where nothing is projected."""
+        return weights
+
 
 def centred_chunks(
     rows: Rows, normalization: Normalization, mean: torch.Tensor, *, chunk_rows: int | None = None, first: int = 0

@@ -70,6 +70,10 @@ class Pca:
         offsets = biases.to(torch.float64) - columns @ self.mean
         return self.before.fold(columns, offsets)[0].to(weights), offsets.to(biases)
 
+    def on_columns(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (K, C) on scores -> (K, D) on the columns that are projected."""
+        return weights.to(torch.float64) @ self.components
+
     def unfold(self, weights: torch.Tensor, biases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The inverse of `fold` for weights (K, D) in the span of the components, else the nearest in it."""
         columns = weights.to(torch.float64) / self.before.scale

@@ -80,6 +80,6 @@ class ExtractionProfile:
             return f"The networks are the limit: they waited {100 * waited:.0f} % of their time for images."
         said = f"waited {100 * waited:.0f} % of their time for images"
         slower = max(("decode", "resize"), key=self.seconds.__getitem__)
-        if self.seconds["decode"] + self.seconds["resize"] < self.seconds["waiting"] / 2:
+        if self.seconds["decode"] + self.seconds["resize"] < max(self.seconds["waiting"], self._busy_s()) / 2:
             return f"The networks {said}, at the start and the end: too few images to fill all threads."
         return f"{slower.capitalize()} starves the networks, which {said}."

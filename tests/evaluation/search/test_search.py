@@ -1,10 +1,12 @@
 """The search protocol on small random networks and the bundled digits."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,14 +18,14 @@ from richrep.errors import RichrepError
 from richrep.evaluation.ensemble import mean_logits
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
-from richrep.evaluation.search.importance import block_importance
+from richrep.evaluation.search.importance import block_importance, sizes_per_image
 from richrep.evaluation.search.probes import Probes
 from richrep.evaluation.search.records import trunk_parameters
 from richrep.evaluation.search.search import SearchProtocol, search
 from richrep.evaluation.selection import select_logistic
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
-from richrep.features.feature_set import concat_features
+from richrep.features.feature_set import Block, FeatureSet, concat_features
 from richrep.features.memory import FRUGAL
 from richrep.features.rows import Rows
 from richrep.heads.logistic import LogisticHead
@@ -219,6 +221,8 @@ def test_what_cannot_be_searched_is_refused(run) -> None:
         run(backbones=make_backbones(1))
     with pytest.raises(RichrepError, match=r"net0#1 and net0#2 .* are the same network with the same preprocessing"):
         run(backbones=make_backbones(1) * 2)
+    layers = ["stages.stage0"] * 2
+    assert len(run(backbones=make_backbones(2), layers=layers)[-1].search["members"]) == 4  # named twice, there once
     with pytest.raises(RichrepError, match=r"at most 10 members .* got 11\. Use strategy 'beam'"):
         run(replace(QUICK, strategy="exhaustive"), make_backbones(11))
     with pytest.raises(RichrepError, match=r"Unknown strategy 'greed'\. Did you mean 'greedy'"):
@@ -232,6 +236,24 @@ def test_block_importance_by_hand() -> None:
     weights = torch.tensor([[1.0, -3.0, 4.0], [2.0, 0.0, -2.0]])
     assert block_importance(weights, [(0, 2), (2, 3)], sizes=[1.0, 1.0]) == [1.5, 3.0]
     assert block_importance(weights, [(0, 2), (2, 3)], sizes=[1.0, 0.5]) == [1.5, 1.5]
+
+
+def test_sizes_of_features_divided_by_the_norm_of_their_image_by_hand() -> None:
+    def member(rows: list[list[float]]) -> FeatureSet:
+        features = torch.tensor(rows)
+        return FeatureSet(features, torch.tensor([0, 1, 0]), 2, (Block("one", 0, features.shape[1]),), key="hand")
+
+    members = [member([[3.0], [6.0], [9.0]]), member([[4.0, 0.0], [0.0, 8.0], [1.0, 1.0]])]
+    rows = np.array([0, 1])  # of each 25 = 9 + 16 or 100 = 36 + 64: shares 0.36 and 0.64
+    assert sizes_per_image(members, rows, together=True) == pytest.approx([0.36**0.5, 0.32**0.5])
+    assert sizes_per_image(members, rows, together=False) == pytest.approx([1.0, 0.5**0.5])
+
+
+@pytest.mark.parametrize("normalization", ["pca:6", "l2", "l2+pca:6", "block-l2+pca:6"])
+def test_importance_is_that_of_the_members_columns_also_after_a_projection(run, normalization) -> None:
+    details = run(replace(QUICK, normalizations=(normalization,), shortlist=0))[-1].search
+    assert len(details["chosen_members"]) > 1
+    assert all(0 < row["importance"] < math.inf for row in details["chosen_members"])
 
 
 def test_an_ensemble_is_the_mean_of_logits() -> None:

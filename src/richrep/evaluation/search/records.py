@@ -16,7 +16,7 @@ from richrep.evaluation.measure import representation_name
 from richrep.evaluation.metrics import bootstrap_interval, paired_bootstrap_interval, score
 from richrep.evaluation.record import Record
 from richrep.evaluation.search.found import Found
-from richrep.evaluation.search.importance import block_importance
+from richrep.evaluation.search.importance import block_importance, sizes_per_image
 from richrep.evaluation.search.proxy import PENALTIES, SUBSAMPLE_SEED
 from richrep.evaluation.search.scales import unit_factors
 from richrep.evaluation.search.strategies import Scored, Subset
@@ -200,12 +200,15 @@ class _Writer:
         """For each chosen member the importance of its block, and what the full probe loses on val without it."""
         found, chosen = self.found, self.found.chosen
         head = found.probes.score(chosen).head
-        trainval = [self.features.trainval[i] for i in chosen]
-        if head.normalization_.folds:
+        trainval, normalization = [self.features.trainval[i] for i in chosen], head.normalization_
+        weights = head.weight_
+        if normalization.folds:
             sizes = [1 / unit for unit in unit_factors(trainval, self.features.train_rows)]
         else:
-            sizes = [features.feature_dim**-0.5 for features in trainval]  # rows of length 1
-        importances = block_importance(head.weight_, head.normalization_.blocks, sizes=sizes)
+            together = normalization.name.partition("+")[0] == "l2"
+            sizes = sizes_per_image(trainval, self.features.train_rows, together=together)
+            weights = normalization.on_columns(weights)
+        importances = block_importance(weights, normalization.blocks, sizes=sizes)
         rows = []
         for i, importance in zip(chosen, importances, strict=True):
             rest = tuple(j for j in chosen if j != i)

@@ -130,12 +130,12 @@ def _check_members(members: Sequence[Backbone], protocol: SearchProtocol) -> Non
             f"A search needs at least two members, got {len(members)}. Give more backbones or layers; "
             "one network alone is measured by: richrep probe."
         )
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], Backbone] = {}
     for member in members:
-        same = seen.setdefault((member.fingerprint, repr(member.preprocessing)), member.name)
-        if same != member.name:
+        same = seen.setdefault((member.fingerprint, repr(member.preprocessing)), member)
+        if same is not member:
             raise RichrepError(
-                f"{same} and {member.name} ({member.address}) are the same network with the same preprocessing. "
+                f"{same.name} and {member.name} ({member.address}) are the same network with the same preprocessing. "
                 "Give each once."
             )
     if protocol.strategy == "exhaustive" and len(members) > MAX_EXHAUSTIVE:
