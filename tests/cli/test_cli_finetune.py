@@ -15,7 +15,8 @@ import yaml
 import richrep
 from richrep.cli.training_options import changed
 from richrep.data.augment import RandomView
-from richrep.evaluation.transfer import FINETUNE_PROTOCOLS
+from richrep.errors import DivergedError
+from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, finetune
 from richrep.training.mix import MixOptions
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.schedules import Schedule
@@ -46,6 +47,8 @@ def test_one_network_is_trained_kept_and_shown(cli, tmp_path: Path) -> None:
     for text in ("lrs: [0.05, 0.01] then, [0.05] now", "label_smoothing: 0.0 then, 0.1 now", "--restart"):
         assert text in refused.message
     assert cli(*SMALL, "--lr", 0.05, "--name", "mine", "--restart").code == 0
+    assert cli(*SMALL, "--lr", 0.05, "--name", "mine", "--checkpoint-steps", 1).code == 0  # decides no number
+    assert "finetune(" in cli("results", "epochs=1").out and "finetune(" not in cli("results", "epochs=2").out
 
 
 def test_two_seeds_and_joint_training_are_one_table(cli) -> None:
@@ -109,6 +112,23 @@ def test_a_network_that_diverges_leaves_the_others_and_exit_code_1(cli, checkpoi
     assert outcome.code == 1, outcome.err
     assert len(richrep.load_records("runs")) == 1
     assert "finetune(resnet20:wild) was not measured: The loss is" in " ".join(outcome.out.split())
+
+
+def test_a_seed_that_diverges_leaves_the_others(cli, monkeypatch) -> None:
+    measure = finetune.finetune_run
+
+    def diverging(*given, seed, **options):
+        if seed == 1:
+            raise DivergedError("The loss is nan at step 3")
+        return measure(*given, seed=seed, **options)
+
+    monkeypatch.setattr(finetune, "finetune_run", diverging)
+    outcome = cli(*SMALL, "--lr", 0.01, "--seed", 0, "--seed", 1, "--seed", 2, "--json", "all.json")
+    assert outcome.code == 1, outcome.err
+    assert [record["seed"] for record in json.loads(Path("all.json").read_text())["records"]] == [0, 2]
+    words = " ".join(outcome.out.split())
+    assert "finetune(random-resnet20), seed 1 was not measured: The loss is nan at step 3" in words
+    assert cli(*SMALL, "--lr", 0.01, "--seed", 1).code == 2  # nothing is measured
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def test_a_value_becomes_the_text_of_the_command_line(kind, value, text) -> None
         (OptionDeclaration("x", "float"), "inf", "a number was expected, got 'inf'"),
         (OptionDeclaration("x", "flag"), "yes", "true or false was expected, got 'yes'"),
         (OptionDeclaration("x", "text"), {"a": 1}, "a text or a number was expected"),
-        (OptionDeclaration("x", "int", low=1), 0, r"0 lies outside 1 to None"),
+        (OptionDeclaration("x", "int", low=1), 0, "a number of at least 1 was expected, got 0"),
+        (OptionDeclaration("x", "float", low=0, high=1), 2, "a number of at least 0 and at most 1 was expected, got 2"),
         (OptionDeclaration("x", "choice", choices=("stop", "skip")), "stopp", r"Did you mean 'stop'"),
     ],
 )

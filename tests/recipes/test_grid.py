@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from richrep.errors import RichrepError
-from richrep.recipes.grid import expand
+from richrep.recipes.grid import Cell, check_run_names, expand
 from richrep.recipes.recipe import load_recipe
+from richrep.training.run_folder import _NAME
 
 PROBE = "command: probe\noptions: {dataset: digits, backbone: [a, b], "
+FINETUNE = "command: finetune\noptions: {dataset: digits, backbone: a.pth, "
 
 
 def cells_of(write, commands, text: str):
@@ -122,13 +124,31 @@ options: {dataset: digits, backbone: a.pth, train-size: [50, 60], epochs: [1, 2]
     cells = cells_of(write, commands, text)
     names = names_of(cells)
     assert len(set(names)) == 4 and all(name.endswith(cell.key[:6]) for name, cell in zip(names, cells, strict=True))
-    assert "-train-size-50-epochs-2-" in names[1]
-    one = cells_of(write, commands, text.replace("[1, 2]", "2"))  # told apart by the number of images
-    assert names_of(one) == ["", ""] and [cell.key for cell in one] == [cell.key for cell in cells[1::2]]
+    assert all(name.startswith("trial-") for name in names)
+    one = cells_of(write, commands, text.replace("[1, 2]", "2"))  # the same runs, so that they are found again
+    assert names_of(one) == names[1::2] and [cell.key for cell in one] == [cell.key for cell in cells[1::2]]
+    plain = cells_of(write, commands, text.replace("epochs: [1, 2]", "device: cpu"))
+    assert names_of(plain) == ["", ""]  # images and seeds are in the names that the command gives
+
+
+@pytest.mark.parametrize(("row", "start"), [("Größe", "Groe-"), ("(b) two", "b-two-"), ("日本", "run-")])
+def test_names_of_runs_are_names_that_a_run_may_have(row: str, start: str, write, commands) -> None:
+    cells = cells_of(write, commands, f"cells: [{{name: '{row}'}}]\n{FINETUNE}epochs: 1}}")
+    (name,) = names_of(cells)
+    assert name.startswith(start) and _NAME.fullmatch(name)
 
 
 def test_runs_with_a_name_and_commands_without_runs_keep_theirs(write, commands) -> None:
     grid = "options: {dataset: digits, backbone: a.pth, test-size: [50, 60]"
     assert names_of(cells_of(write, commands, f"command: probe\n{grid}}}")) == ["", ""]
-    named = cells_of(write, commands, f"command: finetune\n{grid}, name: mine}}")
-    assert all(cell.arguments.count("--name") == 1 and "mine" in cell.arguments for cell in named)
+    (named,) = cells_of(write, commands, f"{FINETUNE}name: mine, epochs: 2}}")
+    assert named.arguments.count("--name") == 1 and "mine" in named.arguments
+
+
+def test_a_name_for_several_runs_is_refused_also_across_recipes(write, commands) -> None:
+    def one(epochs: int) -> list[Cell]:
+        return cells_of(write, commands, f"{FINETUNE}name: mine, epochs: {epochs}}}")
+
+    check_run_names([*one(1), *one(1)])  # the same command twice is run once
+    with pytest.raises(RichrepError, match=r"trial \(trial\) and trial \(trial\) would both call their runs 'mine'"):
+        check_run_names([*one(1), *one(2)])

@@ -42,6 +42,12 @@ cells:
             "command: probe\nexpected: {value: 93.75}",
             r"Expected 93.75: accuracy is a fraction in \[0, 1\], not percent",
         ),
+        ("command: probe\nvariables: {day: 2024-13-45}", r"cannot be read as YAML: month must be in 1..12"),
+        ("command: probe\nvariables: {size: !!int x}", r"cannot be read as YAML: invalid literal for int"),
+        (
+            "command: probe\nrows: {each: alone}\nexpected: {value: 0.5, row: eech}",
+            r"Unknown row 'eech'. Did you mean 'each'",
+        ),
         ("command: probe\noptions: []", r"options: Input should be a valid dictionary"),
         ("command: probe\nmetric: acuracy", r"metric: Unknown metric 'acuracy'. Did you mean 'accuracy'"),
         ("command: probe\nvariables: {a-b: 1}", r"variables: 'a-b' is no name of a variable"),

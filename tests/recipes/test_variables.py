@@ -21,7 +21,10 @@ def test_values_of_the_command_line_are_read_as_in_a_recipe() -> None:
     }
 
 
-@pytest.mark.parametrize(("word", "message"), [("wd", "is no override. Write key=value"), ("a=[1", "cannot be read")])
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("wd", "is no override. Write key=value"), ("a=[1", "cannot be read"), ("s=2024-13-45", "month must be in 1..12")],
+)
 def test_a_word_that_is_no_override_is_refused(word, message) -> None:
     with pytest.raises(RichrepError, match=message):
         parse_overrides([word])

@@ -3,7 +3,7 @@ import pytest
 from richrep.evaluation.record import Record
 
 
-def _backbone(name, sha256, address):
+def _backbone(name, sha256, address, preprocessing):
     return {
         "address": address or f"weights/{name}.th",
         "name": name,
@@ -13,6 +13,7 @@ def _backbone(name, sha256, address):
         "parameters": 10,
         "sparsity": 0.0,
         "sha256": sha256,
+        "preprocessing": preprocessing,
     }
 
 
@@ -33,6 +34,7 @@ def make_record():
         num_test=2000,
         sha256="ab" * 32,
         address=None,
+        preprocessing="",
         gain=None,
         gain_interval=None,
         **changes,
@@ -51,7 +53,7 @@ def make_record():
             "id": f"20260131T120000-{count:06d}-00000000",
             "kind": kind,
             "representation": names[0] if len(names) == 1 else f"cat({'+'.join(names)})",
-            "backbones": [_backbone(name, sha256, address) for name in names],
+            "backbones": [_backbone(name, sha256, address, preprocessing) for name in names],
             "feature_dim": 64 * len(names),
             "dataset": {
                 "address": f"parquet:data/{dataset}",

@@ -20,6 +20,7 @@ def row_of(table):
         {"protocol": {"name": "knn"}},
         {"protocol": {"name": "logistic", "val_fraction": 0.1}},
         {"environment": {"features": "float16"}},
+        {"preprocessing": "resize 256 (bilinear), crop 224x224"},
     ],
 )
 def test_what_differs_in_more_than_the_seed_is_never_averaged(make_record, changes):
@@ -45,6 +46,7 @@ def test_the_seed_among_the_options_of_the_protocol_does_not_split_a_row(make_re
         ({"sha256": "cd" * 32}, {"resnet20@abababab", "resnet20@cdcdcdcd"}),
         ({"protocol": {"name": "logistic", "val_fraction": 0.1}}, {"val_fraction=0.2", "val_fraction=0.1"}),
         ({"environment": {"features": "float16"}}, {"float32 features", "float16 features"}),
+        ({"preprocessing": "crop 8x8"}, {"", "crop 8x8"}),
         ({"num_test": 1000}, {""}),  # the sizes are printed
         ({"dataset": "cifar100"}, {""}),
     ],
@@ -52,6 +54,22 @@ def test_the_seed_among_the_options_of_the_protocol_does_not_split_a_row(make_re
 def test_rows_of_the_same_label_say_what_tells_them_apart(make_record, changes, expected):
     rows = make_results_table([make_record(), make_record(**changes)]).rows
     assert {row.variant for row in rows} == expected
+
+
+def test_two_sizes_of_the_images_are_told_apart_and_said_once(make_record):
+    records = [make_record("a b", preprocessing=f"crop {size}x{size}", seed=seed) for seed, size in ((0, 8), (1, 16))]
+    rows = make_results_table(records).rows
+    assert {row.variant for row in rows} == {"crop 8x8", "crop 16x16"} and all(row.num_seeds == 1 for row in rows)
+
+
+@pytest.mark.parametrize("where", [{"options": {"checkpoint_every": 5}}, {"source": "reworded"}])
+def test_what_does_not_touch_the_result_does_not_split_a_row(make_record, where):
+    protocol = {"name": "default", "options": {"epochs": 2, "checkpoint_every": None}, "source": "ours"}
+    records = [
+        make_record(protocol=protocol),
+        make_record(seed=1, protocol=protocol | where | {"options": protocol["options"] | where.get("options", {})}),
+    ]
+    assert row_of(make_results_table(records)).num_seeds == 2
 
 
 def test_records_that_do_not_say_how_features_are_stored_hold_float32(make_record):

@@ -8,7 +8,7 @@ import typer
 
 from richrep.cli import console, options
 from richrep.cli import training_options as training
-from richrep.cli.training_report import report_training, say_record
+from richrep.cli.training_report import Failures, report_training, say_record
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
@@ -155,21 +155,17 @@ def distill(
     for words in dict.fromkeys(_views_in_words(chosen.for_inputs_of([one]), source.name) for one in learners):
         console.say(words)
     records: list[Record] = []
-    failures: dict[str, str] = {}
+    failures = Failures(seeds, many=len(students) > 1)
 
     def keep(record: Record) -> None:
         records.append(record)
         say_record(record)
 
-    def fail(representation: str, reason: str) -> None:
-        failures[representation] = reason
-        console.say(f"{representation}: not measured. {reason}")
-
     for seed in seeds:
         if seed != seeds[0]:
             teachers = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
             learners = console.load_backbones(addresses, seed=seed, preprocess=preprocess, report=False)
-        with console.training_progress() as progress:
+        with failures.of_seed(seed, what="distill") as fail, console.training_progress() as progress:
             run_distill(
                 teachers,
                 learners,
@@ -194,9 +190,9 @@ def distill(
                 on_extract=console.extraction_lines(),
                 on_failure=fail,
             )
-    table = make_probe_table(records, failures=failures)
+    table = make_probe_table(records, failures=failures.reasons)
     table = replace(table, notes=(*table.notes, *distill_notes(records)))
-    report_training(records, failures, out=Path(out), json=json, table=table)
+    report_training(records, failures.reasons, out=Path(out), json=json, table=table)
 
 
 def _views_in_words(protocol: DistillProtocol, dataset: str) -> str:

@@ -9,7 +9,7 @@ import typer
 from richrep.cli import console, options
 from richrep.cli import training_options as training
 from richrep.cli.torchrun import Worker
-from richrep.cli.training_report import report_training, say, say_record
+from richrep.cli.training_report import Failures, report_training, say_record
 
 if TYPE_CHECKING:
     from richrep.evaluation.record import Record
@@ -92,20 +92,17 @@ def finetune(
     seeds = training.chosen_seeds(seeds)
     loaded = console.load_backbones(backbones, seed=seeds[0], preprocess=preprocess, report=worker.prints_results)
     records: list[Record] = []
-    failures: dict[str, str] = {}
+    failures = Failures(seeds, many=len(backbones) > 1 and not init_cat)
 
     def keep(record: Record) -> None:
         records.append(record)
         say_record(record)
 
-    def fail(name: str, reason: str) -> None:
-        failures[name] = reason
-        say(f"{name}: not measured. {reason}")
-
     for seed in seeds:
         if seed != seeds[0] and any(address.startswith("random/") for address in backbones):
             loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=False)
-        with console.training_progress() if worker.prints_results else nullcontext() as progress:
+        shown = console.training_progress() if worker.prints_results else nullcontext()
+        with failures.of_seed(seed, what="finetune") as fail, shown as progress:
             run_finetune(
                 loaded,
                 source,
@@ -127,4 +124,4 @@ def finetune(
                 on_record=keep,
                 on_failure=fail,
             )
-    report_training(records, failures, out=Path(out), json=json)
+    report_training(records, failures.reasons, out=Path(out), json=json)

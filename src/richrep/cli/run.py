@@ -93,7 +93,7 @@ def run(
     from richrep.cli.declarations import declare_commands
     from richrep.recipes.executors.local import Budget
     from richrep.recipes.executors.slurm import SlurmJobs
-    from richrep.recipes.grid import expand
+    from richrep.recipes.grid import check_run_names, expand
     from richrep.recipes.outcome import load_records_of
     from richrep.recipes.override import check_files, override
     from richrep.recipes.recipe import read_all
@@ -110,6 +110,7 @@ def run(
     commands = declare_commands(context)
     recipes = override(read_all(recipe), parse_overrides(overrides or ()), commands)
     cells = [cell for one in recipes for cell in expand(one, commands)]
+    check_run_names(cells)
     commands_once = distinct(cells)
     store = CellStore(out.expanduser())
     wanted = to_run(cells, store, redo=redo, retry_failed=retry_failed)

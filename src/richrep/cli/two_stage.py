@@ -8,7 +8,7 @@ import typer
 
 from richrep.cli import console, options
 from richrep.cli import training_options as training
-from richrep.cli.training_report import report_training, say_record
+from richrep.cli.training_report import Failures, report_training, say_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +104,7 @@ def two_stage(
     source.train.first(train_size), source.test.first(test_size)
     seeds = training.chosen_seeds(seeds)
     records: list[Record] = []
+    failures = Failures(seeds, many=True)
 
     def keep(record: Record) -> None:
         records.append(record)
@@ -117,7 +118,7 @@ def two_stage(
         def start_jobs(runs: Mapping[int, str], seed: int = seed) -> None:
             train_in_parallel(context, {name: backbones[i] for i, name in runs.items()}, seed=seed, jobs=jobs)
 
-        with console.training_progress() as progress:
+        with failures.of_seed(seed, what="two-stage"), console.training_progress() as progress:
             run_two_stage(
                 loaded,
                 source,
@@ -140,4 +141,4 @@ def two_stage(
                 on_record=keep,
                 cache=FeatureCache(cache_dir or default_cache_root()),
             )
-    report_training(records, out=Path(out), json=json)
+    report_training(records, failures.reasons, out=Path(out), json=json)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from richrep.errors import RichrepError, unknown_name_message
@@ -103,7 +103,7 @@ def filter_records(records: Iterable[Record], patterns: Sequence[str]) -> list[R
 def facts_of(record: Record) -> dict[str, list[str]]:
     """What KEY=VALUE patterns compare with: for every key the values that count as equal, as text."""
     facts = {
-        **{key.lower(): [_text(value)] for key, value in record.protocol.items() if key != "name"},
+        **{key.lower(): [_text(value)] for key, value in protocol_options(record) if key != "name"},
         **{key.lower(): [_text(value)] for key, value in record.hyperparameters.items()},
     }
     return facts | {
@@ -117,6 +117,19 @@ def facts_of(record: Record) -> dict[str, list[str]]:
         "family": [backbone.family for backbone in record.backbones],
         "backbone": [text for b in record.backbones for text in (b.name, b.address, b.sha256)],
     }
+
+
+def protocol_options(record: Record) -> Iterator[tuple[str, object]]:
+    """Every option of the protocol with its value; those inside options as "epochs", "optimizer.momentum"."""
+    yield from _leaves(record.protocol)
+
+
+def _leaves(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, prefix if key == "options" else f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 SEARCHED = ("representation", "dataset", "kind", "protocol", "architecture", "family", "id")

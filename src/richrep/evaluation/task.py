@@ -96,11 +96,18 @@ class TaskFeatures:
     pool: Pool | None = None
 
 
-def load_members(backbones: Sequence[str | Backbone], *, seed: int) -> list[Backbone]:
-    """The backbones at some addresses (or given as they are), under names that differ."""
+def load_members(backbones: Sequence[str | Backbone] | Backbone, *, seed: int) -> list[Backbone]:
+    """The backbones at some addresses (or given as they are; one alone, too), under names that differ.
+
+    Raises:
+        RichrepError: none, an address that cannot be loaded, or a seed that no generator takes.
+    """
     if not backbones:
         raise RichrepError("Nothing to measure: give at least one backbone.")
-    loaded = [b if isinstance(b, Backbone) else load_backbone(b, seed=seed) for b in backbones]
+    if not 0 <= seed < 2**32:
+        raise RichrepError(f"{seed} is no seed. Give a number from 0 to {2**32 - 1}.")
+    several = [backbones] if isinstance(backbones, str | Backbone) else backbones
+    loaded = [b if isinstance(b, Backbone) else load_backbone(b, seed=seed) for b in several]
     return [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
 
 

@@ -64,7 +64,9 @@ class OptionDeclaration:
         if not math.isfinite(number) or (self.kind == "int" and number != int(number)):
             raise self._unexpected(value)
         if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-            raise RichrepError(f"{value!r} lies outside {self.low} to {self.high}.")
+            bounds = {"at least": self.low, "at most": self.high}
+            expected = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if bound is not None)
+            raise RichrepError(f"a number of {expected} was expected, got {value!r}.")
         return str(int(number)) if self.kind == "int" else repr(number)
 
     def _unexpected(self, value: object) -> RichrepError:

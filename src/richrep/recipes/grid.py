@@ -11,8 +11,9 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from richrep.errors import RichrepError, unknown_name_message
@@ -23,8 +24,10 @@ from richrep.recipes.variables import names_in, substitute
 SET_BY_RUN = ("out", "json")
 MAX_CELLS = 10_000  # of one row; more is a slip of the pen, and would fill the memory
 # Options that leave the result as it is: where it is computed, within which room, and what is said of it.
-WITHOUT_EFFECT = frozenset({"device", "num-workers", "memory-limit", "cache-dir", "profile", "checkpoint-steps"})
-# What stands in the names of runs; those that differ in anything else need names of their own.
+WITHOUT_EFFECT = frozenset(
+    {"device", "num-workers", "jobs", "memory-limit", "cache-dir", "profile", "tracker", "checkpoint-steps"}
+)
+# What stands in the names that commands give their runs; a run that anything else decides needs a name of its own.
 IN_RUN_NAMES = frozenset({"backbone", "dataset", "train-size", "seed", "protocol", "student", "init-cat", "stage2"})
 
 
@@ -41,7 +44,7 @@ class Cell:
         rows: as in `CellSpec`.
         memory: what it takes at most, as written; "" where the recipe does not say.
         takes: the options its command knows.
-        named_by: command and options that the default names of its runs are made of; "" where it has none, or its own.
+        run: name that its runs are given; "" where it makes none, or those that its command gives do.
     """
 
     recipe: str
@@ -53,7 +56,7 @@ class Cell:
     rows: tuple[tuple[str, tuple[str, ...]], ...] = ()
     memory: str = ""
     takes: frozenset[str] = frozenset()
-    named_by: str = ""
+    run: str = ""
 
 
 def expand(recipe: Recipe, commands: Commands) -> list[Cell]:
@@ -64,8 +67,7 @@ def expand(recipe: Recipe, commands: Commands) -> list[Cell]:
     """
     try:
         variables = resolve(recipe.variables)
-        cells = [cell for spec in recipe.specs() for cell in _cells(recipe, spec, commands, variables)]
-        return _with_run_names(cells)
+        return [cell for spec in recipe.specs() for cell in _cells(recipe, spec, commands, variables)]
     except RichrepError as error:
         raise RichrepError(f"{recipe.path}: {error}") from error
 
@@ -99,37 +101,46 @@ def _cells(recipe: Recipe, spec: CellSpec, commands: Commands, variables: Mappin
         chosen = dict(zip(axes, point, strict=True))
         options = {name: chosen.get(name, fixed.get(name, ())) for name in _order(spec) if name in {**fixed, **axes}}
         varying = [f"{name}={'+'.join(chosen[name])}" for name in axes if len(axes[name]) > 1]
+        label, key = " ".join([row, *varying]), _key(command.name, options)
+        run = _run_name(row, key, command, options)
+        named = ("--name", run) if run and "name" not in options else ()
         yield Cell(
             recipe=recipe.name,
             row=row,
-            label=" ".join([row, *varying]),
+            label=label,
             command=command.name,
-            arguments=_arguments(options, command),
-            key=_key(command.name, options),
+            arguments=(*named, *_arguments(options, command)),
+            key=key,
             rows=tuple((name, _patterns(words)) for name, words in spec.rows.items()),
             memory=spec.memory or "",
             takes=frozenset(command.options),
-            named_by=_named_by(command, options),
+            run=run,
         )
 
 
-def _named_by(command: CommandDeclaration, options: Mapping[str, Texts]) -> str:
-    if "name" not in command.options or "name" in options:
+def _run_name(row: str, key: str, command: CommandDeclaration, options: Mapping[str, Texts]) -> str:
+    """The name it says, or one of row and key where options decide that no name would tell."""
+    if "name" not in command.options:
         return ""
-    return json.dumps([command.name, {name: list(options[name]) for name in sorted(IN_RUN_NAMES & set(options))}])
+    if "name" in options:
+        return options["name"][0]
+    if set(options) <= IN_RUN_NAMES | WITHOUT_EFFECT:
+        return ""
+    plain = unicodedata.normalize("NFKD", row).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", plain)[:100].strip("-._")
+    return f"{words or 'run'}-{key[:6]}"
 
 
-def _with_run_names(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, with names for runs that would be called as those of another cell, as in a grid of epochs."""
-    keys: dict[str, set[str]] = {}
+def check_run_names(cells: Iterable[Cell]) -> None:
+    """Raises RichrepError for one name that several commands would give their runs."""
+    named: dict[str, Cell] = {}
     for cell in cells:
-        keys.setdefault(cell.named_by, set()).add(cell.key)
-    return [_with_run_name(cell) if cell.named_by and len(keys[cell.named_by]) > 1 else cell for cell in cells]
-
-
-def _with_run_name(cell: Cell) -> Cell:
-    name = re.sub(r"[^\w.-]+", "-", cell.label)[:100] + f"-{cell.key[:6]}"
-    return replace(cell, arguments=("--name", name, *cell.arguments))
+        other = named.setdefault(cell.run, cell)
+        if cell.run and other.key != cell.key:
+            raise RichrepError(
+                f"{other.label} ({other.recipe}) and {cell.label} ({cell.recipe}) would both call their runs "
+                f"{cell.run!r}. Leave the option 'name' out, each is then given a name of its own."
+            )
 
 
 Texts = tuple[str, ...]  # the values of one option in one command; several where it is repeated

@@ -142,9 +142,19 @@ class Recipe(CellSpec):
         if not self.cells and self.command is None and not self.include:
             raise ValueError("nothing to run. Give `command:`, `cells:` or `include:`")
         numbers = [expected for part in (self, *self.cells) for expected in part.expected]
+        self._check_rows(numbers)
         for number in numbers if self.metric in FRACTIONS else ():
             if not 0 <= number.value <= 1:
                 raise ValueError(f"expected {number.value}: {self.metric} is a fraction in [0, 1], not percent")
+
+    def _check_rows(self, numbers: list[Expected]) -> None:
+        """A number of a row that no part lists; where a part lists none, its rows are known once it has run."""
+        parts = self.cells or [self]
+        if all(part.rows or self.rows for part in parts):
+            rows = {name for part in parts for name in part.rows or self.rows}
+            for number in numbers:
+                if number.row is not None and number.row not in rows:
+                    raise ValueError(unknown_name_message("row", number.row, rows, max_listed=20))
 
     def specs(self) -> list[CellSpec]:
         """The cells, each with what it takes over from the recipe; the recipe itself where it lists none."""
@@ -182,7 +192,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise RichrepError(f"{path} is larger than 1 MiB, that is no recipe. Give a YAML file.")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:  # ValueError: no UTF-8, or no such date
         hint = " A ${name} in a [list] or {mapping} on one line needs quotes: '${name}'." if "${" in str(error) else ""
         raise RichrepError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.{hint}") from error
     if not isinstance(content, dict):

@@ -29,7 +29,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             raise RichrepError(f"{word!r} is no override. Write key=value, e.g. train-size=500 or seed='[0,1,2]'.")
         try:
             values[key.strip()] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # the second: a date that is none
             raise RichrepError(f"The value of {word!r} cannot be read: {' '.join(str(error).split())}.") from error
     return values
 

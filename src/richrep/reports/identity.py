@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from richrep.evaluation.record import BackboneFacts, Record
+from richrep.evaluation.record_store import protocol_options
+
+_ASIDE = ("seed", "source", "checkpoint_every")  # options that leave the result as it is, and what the seeds differ in
 
 
 def identity(record: Record) -> tuple[object, ...]:
     """What records must share to be seeds of one row."""
-    members = tuple(_backbone_identity(backbone) for backbone in record.backbones)
+    members = tuple((_backbone_identity(backbone), backbone.preprocessing) for backbone in record.backbones)
     return (
         *_label(record),
         members,
@@ -32,7 +35,8 @@ def variants(firsts: Sequence[Record]) -> list[str]:
     for record in firsts:
         others = alike[_label(record)]
         facts = _telling_facts(record).items()
-        told.append(", ".join(_short(fact) for key, fact in facts if len({other.get(key) for other in others}) > 1))
+        differing = [_short(fact) for key, fact in facts if len({other.get(key) for other in others}) > 1]
+        told.append(", ".join(dict.fromkeys(differing)))
     return told
 
 
@@ -49,6 +53,7 @@ def _telling_facts(record: Record) -> dict[str, str]:
         f"backbone {position}": f"{backbone.name}@{_backbone_identity(backbone)}"
         for position, backbone in enumerate(record.backbones)
     }
+    facts |= {f"preprocessing {position}": b.preprocessing for position, b in enumerate(record.backbones)}
     facts |= {f"option {key}": f"{key}={value}" for key, value in _protocol_options(record).items()}
     facts |= {"precision": record.precision, "decoding": "fast decode" if record.fast_decode else "plain decode"}
     facts |= {"stored": f"{_stored_as(record)} features"}
@@ -66,15 +71,7 @@ def _stored_as(record: Record) -> str:
 
 def _protocol_options(record: Record) -> dict[str, str]:
     """Every option of the protocol by its name, options inside options as "optimizer.momentum"."""
-    return {key: str(value) for key, value in sorted(_leaves(record.protocol)) if key != "seed"}
-
-
-def _leaves(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, prefix if key == "options" else f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return {key: str(value) for key, value in sorted(protocol_options(record)) if key.rpartition(".")[2] not in _ASIDE}
 
 
 def _short(fact: str) -> str:

@@ -47,9 +47,16 @@ def test_a_protocol_goes_by_its_name_and_says_where_its_numbers_are_from(name: s
             lambda: richrep.distill(["random/resnet20"], ["resnet20"], "digits", protocol="rrl"),
             "Unknown protocol 'rrl'.*rrl-distill",
         ),
+        (
+            lambda: richrep.two_stage("random/resnet20", "digits", stage2="logistic"),
+            "Unknown protocol of stage 2 'logistic'",
+        ),
+        (lambda: richrep.finetune("random/resnet20", "digits", joint=True), "give at least two"),
+        (lambda: richrep.finetune(["random/resnet20"], "digits", seed=-1), "-1 is no seed"),
+        (lambda: richrep.probe("resnet2O", "digits"), "Unknown backbone 'resnet2O'"),
     ],
 )
-def test_names_do_for_protocols_and_unknown_ones_are_said(call, message) -> None:
+def test_names_do_for_protocols_one_for_several_and_mistakes_are_said(call, message) -> None:
     with pytest.raises(RichrepError, match=message):
         call()
 

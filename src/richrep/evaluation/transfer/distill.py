@@ -77,8 +77,8 @@ def distill(
         cache: of features, and of what teachers say of views; None keeps them in memory.
         on_record: called with each record as soon as it is measured and saved.
         on_extract: hears the progress of passes through frozen networks.
-        on_failure: called with representation and reason when a student diverges, and the others go on; without it, or
-            when there are no others, it is an error.
+        on_failure: called with representation and reason when a student diverges, and the others go on. Without it, or
+            when no student is measured, it is an error.
 
     Raises:
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
@@ -89,7 +89,8 @@ def distill(
     check_tracker(where.tracker)
     loaded = load_members(teachers, seed=seed)
     matches = choose_matches(loaded, protocol.options.loss)
-    given = [one if isinstance(one, Backbone) else student_address(one) for one in students]
+    several = [students] if isinstance(students, str | Backbone) else students
+    given = [one if isinstance(one, Backbone) else student_address(one) for one in several]
     learners = load_members(given, seed=seed)
     for learner in learners:
         _check_student(learner, loaded)
@@ -112,6 +113,7 @@ def distill(
     def references() -> tuple[Record, ...]:  # only when a student is not finished yet, and then once for all
         return tuple(keep(_save(record, where)) for record in probed(loaded, measure))
 
+    measured = 0
     for number, student in enumerate(learners):
         identity = student.sha256 or student.fingerprint
         name = run_name(
@@ -126,7 +128,7 @@ def distill(
         options = run_options("distill", loaded, task, seed, where.precision) | {
             "student": f"{student.address} ({identity[:16]})",
             "student_preprocessing": student.preprocessing.describe(),
-            "protocol": asdict(protocol),
+            "protocol": protocol.deciding(),
             "measure": asdict(measure),
             "labels_alone": labels_alone,
         }
@@ -137,10 +139,12 @@ def distill(
                 try:
                     found = _measure(job, matches, references, probed, keep)
                 except DivergedError as error:
-                    if on_failure is None or len(learners) == 1:
+                    if on_failure is not None:
+                        on_failure(f"distill({student.name})", str(error))
+                    if on_failure is None or (student is learners[-1] and not measured):
                         raise
-                    on_failure(f"distill({student.name})", str(error))
                     continue
+        measured += 1
         for record in found:
             keep(record)
     return list(records.values())

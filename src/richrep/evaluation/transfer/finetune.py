@@ -13,7 +13,7 @@ from richrep.backbones.addresses import load_backbone
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.run_model import add_records, check_can_be_kept, save_run_model
 from richrep.data.split import Dataset
-from richrep.errors import DivergedError
+from richrep.errors import DivergedError, RichrepError
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
 from richrep.evaluation.metrics import score
@@ -72,8 +72,8 @@ def finetune(
         keep_selected: also keep the chosen cell's network trained on train alone, as `run:NAME/selected`, for whatever
             chooses on val later. With several cells it is there and is always kept; with one it is a training more.
         on_record: called with each record as soon as it is measured and saved.
-        on_failure: called with representation and reason when training diverges, and the others go on; without it, or
-            when there are no others, it is an error.
+        on_failure: called with representation and reason when training diverges, and the others go on. Without it, or
+            when nothing is measured, it is an error.
 
     Raises:
         RichrepError: an address, a checkpoint, the data set or an option cannot be used; the message says which.
@@ -86,8 +86,10 @@ def finetune(
     check_can_be_kept(members)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     protocol.cells(task.dataset.name)  # refuses numbers out of range before anything is trained
+    if joint and len(members) < 2:
+        raise RichrepError("Joint training (init-cat) trains several backbones together: give at least two.")
     groups = [members] if joint else [[member] for member in members]
-    records = []
+    records: list[Record] = []
     for number, group in enumerate(groups):
         name = run_name(
             method_of(group), group, task, protocol.name, seed, where.name, number if len(groups) > 1 else None
@@ -95,9 +97,10 @@ def finetune(
         try:
             record = finetune_run(group, task, protocol, seed=seed, where=where, name=name, keep_selected=keep_selected)
         except DivergedError as error:
-            if on_failure is None or len(groups) == 1:
+            if on_failure is not None:
+                on_failure(representation_of(group), str(error))
+            if on_failure is None or (group is groups[-1] and not records):
                 raise
-            on_failure(representation_of(group), str(error))
             continue
         records.append(record)
         if on_record is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView
@@ -62,6 +62,12 @@ class TransferProtocol(Generic[Options]):
             f"{options.optimizer.name}, {options.epochs} epochs of batches of {options.batch_size}, "
             f"{options.schedule.kind} lr {lrs}, weight decay {decays}; {self.source.split(' Differs:')[0]}"
         )
+
+    def deciding(self) -> dict[str, Any]:
+        """What its result depends on, as plain data."""
+        facts = asdict(self)
+        del facts["source"], facts["options"]["checkpoint_every"]
+        return facts
 
     def cells(self, dataset: str) -> list[Options]:
         """The options of every cell that is tried on `dataset`."""

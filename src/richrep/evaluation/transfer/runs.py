@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def finetune_run_options(
     members: Sequence[Backbone], task: Task, protocol: FinetuneProtocol, *, seed: int, precision: Precision
 ) -> dict[str, Any]:
     """All that the result of a fine-tuning run depends on."""
-    return run_options(method_of(members), members, task, seed, precision) | {"protocol": asdict(protocol)}
+    return run_options(method_of(members), members, task, seed, precision) | {"protocol": protocol.deciding()}
 
 
 def run_options(

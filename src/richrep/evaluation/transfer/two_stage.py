@@ -79,7 +79,8 @@ def two_stage(
             of stage 2 needs that, heads of different classes, or what `finetune` raises.
     """
     where, protocol = where or Where(), by_name(protocol, FINETUNE_PROTOCOLS)
-    seconds = [by_name(one, STAGE2_PROTOCOLS, "protocol of stage 2") for one in stage2]
+    several = [stage2] if isinstance(stage2, str) else stage2
+    seconds = [by_name(one, STAGE2_PROTOCOLS, "protocol of stage 2") for one in several]
     check_tracker(where.tracker)
     memory = choose_budget(memory_limit)
     members = load_members(backbones, seed=seed)
