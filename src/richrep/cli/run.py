@@ -236,10 +236,11 @@ def _show(table: MethodTable, markdown: str | None, json: str | None) -> None:
     printed = print_method_table(table)
     if markdown is not None:
         console.write_text(markdown, render_markdown(printed))
-    if "-" not in (markdown, json) and table.places:
+    if "-" not in (markdown, json):
         screen = console.stdout()
-        screen.print(printed.caption)  # around the table, which may be narrower than they are
-        screen.print(render_rich(replace(printed, caption="", notes=()), width=screen.width))
+        if table.places:
+            screen.print(printed.caption)  # around the table, which may be narrower than they are
+            screen.print(render_rich(replace(printed, caption="", notes=()), width=screen.width))
         for note in printed.notes:
             screen.print(note)
 
