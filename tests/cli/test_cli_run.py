@@ -204,8 +204,13 @@ def test_a_recipe_of_several_files_shares_what_they_have_finished(cli, write, tm
 
 
 def test_a_training_with_other_options_is_a_run_beside_the_first(cli, write, tmp_path) -> None:
-    sizes = "train-size: 40, test-size: 20, preprocess: [size=8], batch-size: 20, augment: false"
-    text = f"name: trial\ndescription: short\ncommand: finetune\noptions: {{dataset: digits, backbone: random/resnet20, lr: 0.01, epochs: 1, {sizes}}}\n"
+    text = """
+name: trial
+description: short
+command: finetune
+options: {dataset: digits, backbone: random/resnet20, train-size: 40, test-size: 20, preprocess: [size=8],
+  batch-size: 20, augment: false, lr: 0.01, epochs: 1}
+"""
     assert cli("run", write(text)).code == 0
     assert cli("run", write(text), "epochs=2").code == 0
     assert len(list((tmp_path / "runs").glob("trial-*/model"))) == 2
