@@ -12,7 +12,8 @@ from richrep.backbones.small_cnn import make_small_cnn
 from richrep.data.datasets import load_dataset, load_split
 from richrep.data.split import Dataset, carve_val
 from richrep.errors import BadImageError, DatasetError, FeatureError, RichrepError
-from richrep.evaluation.probe import LogisticProtocol, probe
+from richrep.evaluation.probe import probe
+from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.selection import select_logistic
 from richrep.features.cache import FeatureCache
