@@ -296,7 +296,7 @@ def test_profile_says_where_the_time_went(cli, checkpoints) -> None:
     assert outcome.code == 0
     for step in ("prepare", "decode", "resize", "normalize", "forward", "waiting"):
         assert re.search(rf"{step} +\d+\.\d\d +\d+ %", outcome.err), step
-    assert "of their time for images." in outcome.err
+    assert "of their time for images" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["probe", "extract"])
