@@ -121,7 +121,7 @@ def facts_of(record: Record) -> dict[str, list[str]]:
 
 def protocol_options(record: Record) -> Iterator[tuple[str, object]]:
     """Every option of the protocol with its value; those inside options as "epochs", "optimizer.momentum"."""
-    yield from _leaves(record.protocol)
+    return _leaves(record.protocol)
 
 
 def _leaves(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
