@@ -79,17 +79,14 @@ def make(rows: list[Row]) -> Iterator[Written]:
 
 def reasons(row: Row) -> Iterator[str]:
     """Why a row of the project's tables has no recipe."""
-    if row["row"].startswith("rrl:") and not row["paper"].startswith("time-CAT") and not _is_measurable(row):
+    others = row["paper"].startswith("time-CAT") or "384px" in row["target"]
+    if row["row"].startswith("rrl:") and not others and not _is_measurable(row):
         yield _reason(row)
 
 
 def _reason(row: Row) -> str:
     if row["method"] == "wide_sub":
         return "the mean of the logits of probes of slices of one network, which no command reports"
-    if "384px" in row["target"]:
-        return (
-            "at 384 px, which no protocol trains at; what the publishers fine-tuned, `richrep probe --own-head` scores"
-        )
     if row["experiment"] == "few_shot":
         return "few-shot episodes: no command yet, and no networks published"
     if row["experiment"] == "ood_camelyon17":

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from richrep.backbones.backbone import Backbone
+from richrep.backbones.input_size import for_images_of
 from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import RichrepError, unknown_name_message
 
@@ -21,7 +22,7 @@ def override_preprocessing(backbone: Backbone, settings: Iterable[str]) -> Backb
             the proportion between resize and crop.
 
     Raises:
-        RichrepError: an unknown key, or a value that it cannot have.
+        RichrepError: an unknown key, a value that it cannot have, or a size that the network cannot take.
     """
     chosen: dict[str, str] = {}
     for setting in settings:
@@ -39,8 +40,11 @@ def override_preprocessing(backbone: Backbone, settings: Iterable[str]) -> Backb
             f"Preprocessing {listed} cannot be used: {error} Example: size=224 resize=256 interpolation=bicubic "
             "mean=0.5,0.5,0.5 std=0.5,0.5,0.5."
         ) from None
-    report = (*backbone.load_report, f"preprocessing set by hand: {', '.join(chosen)}")
-    return replace(backbone, preprocessing=preprocessing, load_report=report)
+    changed = for_images_of(backbone, preprocessing)
+    report = [*backbone.load_report, f"preprocessing set by hand: {', '.join(chosen)}"]
+    if changed.trunk is not backbone.trunk:
+        report.append("network set to this size, its positions resampled (bicubic)")
+    return replace(changed, load_report=tuple(report))
 
 
 def _override(own: Preprocessing, chosen: dict[str, str]) -> Preprocessing:

@@ -72,10 +72,13 @@ def search(
     """Which subset of many backbones is best together, chosen on val and scored on test once.
 
     Subsets are scored by ridge regression on Gram matrices, which add under concatenation; the best go through the full
-    probe. Controls: the best member alone, all together, and the ensemble of the chosen members' own probes.
+    probe. Controls: the best member alone, all together, and the ensemble of the chosen members' own probes. After a
+    kill the same command goes on.
 
     Example: richrep search -b a.th -b b.th -b c.th --layer layer2 -d cifar100
     """
+    from pathlib import Path
+
     from richrep.data.datasets import load_dataset
     from richrep.evaluation.record_store import save_record
     from richrep.evaluation.search.search import SearchProtocol
@@ -136,6 +139,7 @@ def search(
             on_record=keep,
             on_failure=fail,
             on_step=console.say,
+            keep_below=Path(out),
         )
     if json != "-":
         screen = console.stdout()

@@ -21,7 +21,11 @@ def two_stage(
     backbones: options.Backbones,
     dataset: options.DatasetAddress,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="Of stage 1: default, rrl-finetune or sparse-finetune.")
+        str,
+        typer.Option(
+            "--protocol",
+            help="Of stage 1: default, rrl-finetune or sparse-finetune; as-is for networks that come fine-tuned.",
+        ),
     ] = "default",
     stage2: Annotated[
         list[str] | None,

@@ -21,7 +21,7 @@ from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, ImageBatches
 from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
-from richrep.training.head_init import check_same_classes, make_head
+from richrep.training.head_init import KEPT_HEADS, check_same_classes, make_head
 from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
@@ -43,7 +43,8 @@ class FinetuneOptions:
     """How to fine-tune; a value to print, compare and store.
 
     Attributes:
-        epochs: passes over the training images. batch_size: images of one step, over all processes.
+        epochs: passes over the training images; 0, with a head that is kept, trains nothing.
+        batch_size: images of one step, over all processes.
         groups: which parameters decay, and learning rates of head and layers.
         view: random crop and flip of every training image; None trains on the deterministic view.
         label_smoothing: in [0, 1). mix: mixup and CutMix.
@@ -76,7 +77,7 @@ class FinetuneOptions:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        check_training_options(self)
+        check_training_options(self, least_epochs=0 if self.head_init in KEPT_HEADS else 1)
         check_count("early_stop", self.early_stop)
         if self.norm_layers not in get_args(NormLayers):
             raise RichrepError(unknown_name_message("mode of norm layers", self.norm_layers, get_args(NormLayers)))
@@ -245,7 +246,7 @@ def first_head(members: Sequence[Backbone], split: Split, mode: str, *, seed: in
         RichrepError: heads that are kept are missing, or of other classes than the data set's.
     """
     known = {member.address: member.class_names for member in members if member.class_names}
-    if known and mode in ("cat-weights", "from-checkpoint"):
+    if known and mode in KEPT_HEADS:
         check_same_classes({**known, split.dataset: split.class_names})
     width = sum(member.feature_dim for member in members)
     generator = torch.Generator().manual_seed(seed)

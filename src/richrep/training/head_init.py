@@ -13,6 +13,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.training.norms import evaluating
 
+KEPT_HEADS = ("cat-weights", "from-checkpoint")  # of HEAD_INITS: those that draw nothing
 _NORMAL_STD = 0.01
 _CHUNK_ROWS = 64
 _TESTED_ROWS = 16

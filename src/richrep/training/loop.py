@@ -210,6 +210,8 @@ class _Run:
                 if on_progress is not None and self.accelerator.is_main_process:
                     on_progress(self._progress(first, time.perf_counter() - start))
         self._close_losses()
+        if last == 0:  # what nothing is trained of is scored all the same
+            self._evaluate()
         self.weights.leave(self.state.best)
         self._check_weights()
         self.state.elapsed_s = elapsed_before + time.perf_counter() - start

@@ -28,9 +28,10 @@ class TrainingOptions(Protocol):
     def schedule(self) -> Schedule: ...
 
 
-def check_training_options(options: TrainingOptions) -> None:
+def check_training_options(options: TrainingOptions, *, least_epochs: int = 1) -> None:
     """Raises RichrepError for a number out of range or an unknown head init."""
-    for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
+    check_count("epochs", options.epochs, least=least_epochs)
+    for name in ("batch_size", "accumulate", "checkpoint_every"):
         check_count(name, getattr(options, name))
     if options.head_init not in HEAD_INITS:
         raise RichrepError(unknown_name_message("head init", options.head_init, HEAD_INITS))
@@ -43,7 +44,7 @@ def check_training_options(options: TrainingOptions) -> None:
         )
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Raises RichrepError for a number below 1; None is one that was not given."""
-    if value is not None and value < 1:
-        raise RichrepError(f"{name} must be at least 1, got {value}.")
+def check_count(name: str, value: int | None, *, least: int = 1) -> None:
+    """Raises RichrepError for a number below `least`; None is one that was not given."""
+    if value is not None and value < least:
+        raise RichrepError(f"{name} must be at least {least}, got {value}.")

@@ -18,6 +18,7 @@ from richrep.errors import RichrepError
 from richrep.evaluation.ensemble import mean_logits
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
+from richrep.evaluation.search import probes
 from richrep.evaluation.search.importance import block_importance, sizes_per_image
 from richrep.evaluation.search.probes import Probes
 from richrep.evaluation.search.records import trunk_parameters
@@ -259,3 +260,38 @@ def test_importance_is_that_of_the_members_columns_also_after_a_projection(run, 
 def test_an_ensemble_is_the_mean_of_logits() -> None:
     one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
     assert mean_logits([one, other]).tolist() == [[1.0, 2.0]]
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(run, records, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, said, made = replace(QUICK, learn_scales=True), [], []
+    real = probes.select_logistic
+    monkeypatch.setattr(probes, "select_logistic", lambda *args, **options: made.append(1) or real(*args, **options))
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if len(said) == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(protocol, keep_below=tmp_path, on_step=stop)
+    (folder,) = tmp_path.iterdir()
+    kept, before = len(list(folder.glob("*.safetensors"))), len(made)
+    assert kept >= 5
+    (folder / "0.safetensors").write_bytes(b"half a file")
+    assert measured(run(protocol, keep_below=tmp_path)) == measured(records)
+    in_one_go = len(made) - before + kept - 1
+    made.clear()
+    assert measured(run(protocol)) == measured(records) and len(made) == in_one_go
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_written_is_said_and_does_not_stop_a_search(run, records, tmp_path, caplog) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert measured(run(replace(QUICK, learn_scales=True), keep_below=tmp_path / "file")) == measured(records)
+    assert "begins anew" in caplog.text
+
+
+def test_records_come_as_they_are_scored(run) -> None:
+    order: list[str] = []
+    run(on_step=lambda line: order.append("step"), on_record=lambda record: order.append(record.kind))
+    assert order[-4:] == ["probe", "probe", "ensemble", "search"]

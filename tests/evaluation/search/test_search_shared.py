@@ -41,7 +41,7 @@ def test_the_chosen_subset_is_within_a_third_of_a_point_of_exhaustive_search() -
     scored = Scored(make_proxy(members, train, val).score, [member.feature_dim for member in members])
     greedy(scored, max_members=8, beam_width=1)
     full = Scored(probes.val_accuracy, scored.dims)
-    probe_shortlist(scored, full, max_members=8, shortlist=8)
+    probe_shortlist(scored, full, probes.at_least, max_members=8, shortlist=8)
     assert len(members) == 8 and len(probes.selections) == 255
     assert len(full.values) < 64  # of 255
     assert max(full.values.values()) >= best - 0.003

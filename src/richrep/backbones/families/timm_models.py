@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,10 +17,12 @@ from richrep.backbones.families.library_index import Entry, alike, count_values,
 from richrep.backbones.families.metadata import read_preprocessing, timm_preprocessing
 from richrep.backbones.families.stem_pool import heed_stem_pool
 from richrep.backbones.families.vit_hints import heed_vit_hints
+from richrep.backbones.input_size import HINT, set_size
 from richrep.data.preprocessing import Preprocessing
 from richrep.errors import CheckpointError
 
 _INDEX_CLASSES = 1000  # of the classifiers that the index describes
+_SIZE = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})")
 _HIDDEN_LAYER = "pre_logits."  # of the first ViTs, also in files that timm published until 2022
 
 
@@ -58,6 +61,7 @@ class TimmFamily:
         if not entry.feature_dim:
             raise CheckpointError(f"timm/{name} does not give one feature vector per image, so richrep cannot use it.")
         model = make_model(architecture)
+        resized = _heed_size(model, checkpoint)
         assumed, note = published_preprocessing(model)
         model.reset_classifier(0)
         said = replace(checkpoint, preprocessing=None) if tag else checkpoint  # a tag given by hand counts more
@@ -82,7 +86,22 @@ class TimmFamily:
             **head,
             **heed_stem_pool(model, checkpoint.hints),
         )
-        return heed_vit_hints(layout, checkpoint)
+        layout = heed_vit_hints(layout, checkpoint)
+        return replace(layout, heeded=(*layout.heeded, *resized))
+
+
+def _heed_size(model: Any, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Sets a model to the size of images that the file says its network was set to; the hints heeded."""
+    said = _SIZE.fullmatch(checkpoint.hints.get(HINT, ""))
+    if said is None or not hasattr(model, "set_input_size"):
+        return ()
+    try:
+        set_size(model, (int(said[1]), int(said[2])))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} says that its network takes {said[0]} px, and it cannot: {error}"
+        ) from None
+    return (HINT,)
 
 
 def make_model(name: str, *, num_classes: int = _INDEX_CLASSES) -> Any:

@@ -24,6 +24,7 @@ from richrep.backbones.formats.vit_tensors import (
     pools_patches,
     read_vit_shape,
 )
+from richrep.backbones.input_size import HINT
 from richrep.errors import CheckpointError
 
 _NAMED = re.compile(r"vit_(tiny|small|base|large|huge|giant|gigantic)_patch\d+_(clip_)?(quickgelu_)?\d+")
@@ -168,13 +169,14 @@ def _lay_out(choices: _Choices, checkpoint: Checkpoint) -> Layout:
     preprocessing, note = read_preprocessing(checkpoint, assumed, "ImageNet mean and std")
     own_heads = checkpoint.hints.get("num_heads", str(choices.num_heads)) == str(choices.num_heads)
     own_activation = choices.activation == QUICK_GELU or checkpoint.hints.get("activation") != QUICK_GELU
+    heads_and_activation = [*(["activation"] if own_activation else []), *(["num_heads"] if own_heads else [])]
     return Layout(
         trunk=_make_trunk(shape, choices, checkpoint),
         preprocessing=preprocessing,
         feature_dim=shape.width,
         tensors=checkpoint.tensors,
         notes=(note,),
-        heeded=("norm_eps", *(["activation"] if own_activation else []), "pool", *(["num_heads"] if own_heads else [])),
+        heeded=("norm_eps", "pool", HINT, *heads_and_activation),
         **linear_head(checkpoint.tensors, "head", width=shape.width),
     )
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from richrep.evaluation.search.kept import KeptProbes
 from richrep.evaluation.search.strategies import Subset
 from richrep.evaluation.selection import Selection, select_logistic
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.heads.logistic import LogisticHead
+
+_DECADE = 10.001  # a factor: penalties half a decade apart, which rounding may put beside their place
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +45,7 @@ class Probes:
         train_rows, val_rows: rows of trainval.
         cs, normalizations: what is tried on val.
         memory: what a probe may hold beside the members; larger concatenations are not copied.
+        keep_below: folder in which full probes are kept until `end`, so that the same search goes on after a kill.
         selections: subset -> what was chosen on val.
         fitted: subset -> what was scored on test.
     """
@@ -49,21 +57,56 @@ class Probes:
     cs: Sequence[float]
     normalizations: Sequence[str]
     memory: MemoryBudget = FRUGAL
+    keep_below: Path | None = None
     selections: dict[Subset, Selection] = field(default_factory=dict)
     fitted: dict[Subset, Fitted] = field(default_factory=dict)
+    _bounds: dict[tuple[Subset, str, tuple[float, ...]], float] = field(default_factory=dict)
 
     def select(self, subset: Subset) -> Selection:
         """Penalty and normalisation of the concatenation of `subset`, by val accuracy; sees no test."""
         if subset not in self.selections:
-            self.selections[subset] = select_logistic(
-                self._joint(self.trainval, subset),
-                self.train_rows,
-                self.val_rows,
-                cs=self.cs,
-                normalizations=self.normalizations,
-                memory=self.memory,
-            )
+            self.selections[subset] = self._kept.load(subset) or self._select_and_keep(subset)
         return self.selections[subset]
+
+    @cached_property
+    def _kept(self) -> KeptProbes:
+        return KeptProbes(
+            self.keep_below,
+            {
+                "members": [[member.key, member.feature_dim] for member in self.trainval],
+                "rows": [hashlib.sha256(rows.tobytes()).hexdigest() for rows in (self.train_rows, self.val_rows)],
+                "cs": list(self.cs),
+                "normalizations": list(self.normalizations),
+            },
+        )
+
+    def _select_and_keep(self, subset: Subset) -> Selection:
+        found = self._tried(subset, self.cs, self.normalizations)
+        self._kept.save(subset, found)
+        return found
+
+    def _tried(self, subset: Subset, cs: Sequence[float], normalizations: Sequence[str]) -> Selection:
+        joint = self._joint(self.trainval, subset)
+        options: dict[str, Any] = {"cs": cs, "normalizations": normalizations, "memory": self.memory}
+        return select_logistic(joint, self.train_rows, self.val_rows, **options)
+
+    def end(self) -> None:
+        """Nothing needs to be kept any more."""
+        self._kept.drop()
+
+    def at_least(self, subset: Subset, best: Subset) -> float:
+        """Val accuracy of the concatenation of `subset` by what was chosen for `best`: its normalisation, and the
+        penalties within a decade of its own. The full probe tries these too, and takes some ten times as long.
+        """
+        if subset in self.selections:
+            return self.val_accuracy(subset)
+        chosen = self.select(best).best
+        near = 1 / (len(self.train_rows) * chosen.l2)
+        cs = tuple(c for c in self.cs if near / _DECADE <= c <= near * _DECADE)
+        asked = subset, chosen.normalization, cs
+        if asked not in self._bounds:
+            self._bounds[asked] = self._tried(subset, cs, [chosen.normalization]).best.val_accuracy
+        return self._bounds[asked]
 
     def _joint(self, members: Sequence[FeatureSet], subset: Subset) -> FeatureSet:
         return concat_features([members[i] for i in subset], max_bytes=self.memory.kept)

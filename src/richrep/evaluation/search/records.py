@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,22 +23,24 @@ from richrep.evaluation.search.strategies import Scored, Subset
 from richrep.evaluation.task import TaskFeatures
 
 
-def make_records(found: Found, features: TaskFeatures, options: dict[str, Any], common: dict[str, Any]) -> list[Record]:
-    """The controls that differ from the chosen subset, then the chosen subset: see `search`."""
+def make_records(
+    found: Found, features: TaskFeatures, options: dict[str, Any], common: dict[str, Any]
+) -> Iterator[Record]:
+    """The controls that differ from the chosen subset, then the chosen subset, each when it is scored: see `search`."""
     writer = _Writer(found, features, options, common)
     probes, chosen = found.probes, found.chosen
     singles = [(i,) for i in range(len(features.backbones))]
     (best,) = Scored(probes.val_accuracy, found.scored.dims).best(singles)
     everything = tuple(range(len(features.backbones)))
     others = {name: s for name, s in {"best_member": best, "all": everything}.items() if s != chosen}
-    records = [writer.of_probe(subset) for subset in others.values()]
+    yield from (writer.of_probe(subset) for subset in others.values())
     gains = writer.gains({name: probes.score(subset).test_logits for name, subset in others.items()})
     gains["best_member"] = representation_name([features.backbones[i] for i in best])
     if len(chosen) > 1:
         test_logits = mean_logits([probes.score((i,)).test_logits for i in chosen])
-        records.append(writer.of_ensemble(test_logits))
+        yield writer.of_ensemble(test_logits)
         gains |= writer.gains({"ensemble": test_logits})
-    return [*records, writer.of_search(gains)]
+    yield writer.of_search(gains)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class SearchProtocol:
         name: of the full probe.
         strategy: a key of STRATEGIES; beam_width: of "beam".
         max_members: of the chosen subset.
-        shortlist: subsets that are probed in full besides the members and the best of every size, and again in every
+        shortlist: subsets that are probed, quickly, besides the members and the best of every size, and again in every
             step from there to a better neighbour; see `probe_shortlist`.
         learn_scales: also search a scale for every member, and probe the members so scaled.
         max_dims: principal components of a member that the proxy sees.
@@ -83,6 +83,7 @@ def search(
     on_record: Callable[[Record], None] | None = None,
     on_failure: OnFailure | None = None,
     on_step: Callable[[str], None] | None = None,
+    keep_below: Path | None = None,
     **extraction: Unpack[ExtractOptions],
 ) -> list[Record]:
     """The subset of many networks that is best together on val, and what it scores on test.
@@ -98,6 +99,7 @@ def search(
             a member beside it, and learned scales a copy of the members.
         layers: inner layers that are members too, of every backbone that has them.
         on_step: called with one line when a step is finished.
+        keep_below: folder in which full probes are kept while it is at work: after a kill the same search goes on.
 
     Returns:
         One record each of the controls (the best member alone by val, all members together, the ensemble of the chosen
@@ -116,11 +118,13 @@ def search(
     )
     _check_members(features.backbones, protocol)
     say(f"features of {len(features.backbones)} members: {features.elapsed_s:.1f} s")
-    found = _choose(features, protocol, memory, say)
-    records = make_records(found, features, asdict(protocol), common_facts(features, extraction, seed=seed))
-    for record in records:
+    found = _choose(features, protocol, memory, say, keep_below)
+    records = []
+    for record in make_records(found, features, asdict(protocol), common_facts(features, extraction, seed=seed)):
+        records.append(record)
         if on_record is not None:
             on_record(record)
+    found.probes.end()
     return records
 
 
@@ -143,7 +147,11 @@ def _check_members(members: Sequence[Backbone], protocol: SearchProtocol) -> Non
 
 
 def _choose(
-    features: TaskFeatures, protocol: SearchProtocol, memory: MemoryBudget, say: Callable[[str], None]
+    features: TaskFeatures,
+    protocol: SearchProtocol,
+    memory: MemoryBudget,
+    say: Callable[[str], None],
+    keep_below: Path | None,
 ) -> Found:
     """All choices, by train and val alone: test features are handed on unread."""
     start = time.perf_counter()
@@ -155,16 +163,21 @@ def _choose(
     search_s = time.perf_counter() - start
     say(f"{len(scored.values)} subsets by the proxy ({proxy.describe()}): {search_s:.1f} s")
     options: dict[str, Any] = {"cs": protocol.cs, "normalizations": protocol.normalizations, "memory": memory}
-    probes = Probes(features.trainval, features.test, *rows, **options)
+    probes = Probes(features.trainval, features.test, *rows, **options, keep_below=keep_below)
 
-    def probed(subset: Subset) -> float:
-        accuracy = probes.val_accuracy(subset)
+    def told(what: str, subset: Subset, accuracy: float) -> float:
         names = " + ".join(features.backbones[i].name for i in subset)
-        say(f"val {100 * accuracy:.2f} % (proxy {100 * scored.values[subset]:.2f} %): {names}")
+        say(f"val {what}{100 * accuracy:.2f} % (proxy {100 * scored.values[subset]:.2f} %): {names}")
         return accuracy
 
-    full = Scored(probed, scored.dims)
-    probe_shortlist(scored, full, max_members=limit, shortlist=protocol.shortlist)
+    full = Scored(lambda subset: told("", subset, probes.val_accuracy(subset)), scored.dims)
+    probe_shortlist(
+        scored,
+        full,
+        lambda subset, best: told("at least ", subset, probes.at_least(subset, best)),
+        max_members=limit,
+        shortlist=protocol.shortlist,
+    )
     path = tuple(full.path())
     (chosen,) = full.best(path)
     extra = [subset for subset in full.best(full.values, len(full.values)) if subset not in path]

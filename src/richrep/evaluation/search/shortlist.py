@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 from richrep.evaluation.search.strategies import Scored, Subset
 
+AtLeast = Callable[[Subset, Subset], float]  # a subset and the best so far -> what the subset scores at least
 
-def probe_shortlist(proxy: Scored, full: Scored, *, max_members: int, shortlist: int) -> None:
+
+def probe_shortlist(proxy: Scored, full: Scored, at_least: AtLeast, *, max_members: int, shortlist: int) -> None:
     """Scores in full what is promising, and goes on from the best of it until no neighbour is better.
 
-    First every member alone, the best subset of every size and the next `shortlist` by the proxy. Then, again and
-    again, what is left of the best without one of its members, and of its other neighbours the best `shortlist` by the
-    proxy: the proxy finds the region, the full probe the place in it. So no member of the best is one too many.
+    First every member alone and the best subset of every size. Then, again and again, the best `shortlist` neighbours
+    of the best by the proxy (at first also the next best subsets anywhere) are scored quickly; the best of those is
+    scored in full if it must be better. Where none is, what is left of the best without one of its members is scored in
+    full: no member of the best is one too many. The proxy finds the region, the full probe the place in it.
 
     Args:
         proxy: scored by a strategy; neighbours are added.
         full: the score that decides; what it has scored in the end is all that may be chosen.
+        at_least: what a neighbour scores at least, by less work than `full`.
     """
     members = [(i,) for i in range(len(proxy.dims))]
     path = [subset for subset in proxy.path() if len(subset) <= max_members]
-    others = [subset for subset in proxy.values if len(subset) <= max_members and subset not in path]
-    first = {*proxy.best(members, len(members)), *path, *proxy.best(others, shortlist)}
-    (best,) = full.best(first)
+    (best,) = full.best({*proxy.best(members, len(members)), *path})
+    others = [subset for subset in proxy.values if len(subset) <= max_members and subset not in full.values]
+    promising = proxy.best(others, shortlist)
     while True:
-        fewer = list(_without_one(best))
         around = [s for s in neighbours(best, len(members)) if len(s) <= max_members and s not in full.values]
-        full.best({*proxy.best(fewer, len(fewer)), *proxy.best(around, shortlist)})
-        (better,) = full.best(full.values)
-        if better == best:
+        bounds = {subset: at_least(subset, best) for subset in {*promising, *proxy.best(around, shortlist)}}
+        better = [
+            subset for subset in sorted(bounds, key=bounds.__getitem__)[-1:] if bounds[subset] > full.values[best]
+        ]
+        promising, before = [], best
+        fewer = list(_without_one(best))
+        full.best(better or proxy.best(fewer, len(fewer)))
+        (best,) = full.best(full.values)
+        if best == before and not better:
             return
-        best = better
 
 
 def neighbours(subset: Subset, count: int) -> Iterator[Subset]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from richrep.errors import RichrepError, unknown_name_message
 from richrep.evaluation.transfer import distill_default
+from richrep.evaluation.transfer.as_is import AS_IS
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import DistillProtocol, FinetuneProtocol
 from richrep.evaluation.transfer.rfc_synthesis import RFC_SYNTHESIS
@@ -21,6 +22,7 @@ FINETUNE_PROTOCOLS: dict[str, FinetuneProtocol] = {
     "default": DEFAULT,
     "rrl-finetune": RRL_FINETUNE,
     "sparse-finetune": SPARSE_FINETUNE,
+    "as-is": AS_IS,
 }
 
 STAGE2_PROTOCOLS: dict[str, Stage2Protocol] = {

@@ -55,12 +55,14 @@ class TransferProtocol(Generic[Options]):
     @property
     def summary(self) -> str:
         """The numbers in one line, and where they are from."""
-        options = self.options
+        options, source = self.options, self.source.split(" Differs:")[0]
+        if options.epochs == 0:
+            return f"nothing is trained, head by {options.head_init}; {source}"
         lrs = " or ".join(f"{lr:g}" for lr in self.lrs)
         decays = " or ".join(f"{decay:g}" for decay in self.weight_decays)
         return (
             f"{options.optimizer.name}, {options.epochs} epochs of batches of {options.batch_size}, "
-            f"{options.schedule.kind} lr {lrs}, weight decay {decays}; {self.source.split(' Differs:')[0]}"
+            f"{options.schedule.kind} lr {lrs}, weight decay {decays}; {source}"
         )
 
     def deciding(self) -> dict[str, Any]:
