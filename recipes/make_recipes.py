@@ -19,10 +19,11 @@ from typing import Any
 
 import yaml
 
-from papers import rrl, rrl_384px, sparse, timecat, trex
+from papers import rrl, rrl_384px, sparse, swav, timecat, trex
 from papers.written import Row, Written
 
 HERE = Path(__file__).resolve().parent
+PAPERS: tuple[Any, ...] = (rrl, rrl_384px, swav, timecat, trex, sparse)
 FOLDERS = ("rrl", "timecat", "trex", "sparse")
 HEADER = "# Written by recipes/make_recipes.py; change that, not this file.\n"
 BEGIN, END = "<!-- rows without a recipe: begin -->\n", "<!-- rows without a recipe: end -->\n"
@@ -35,7 +36,11 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=HERE, help="folder to write to; README.md is read from there")
     options = parser.parse_args()
     rows = [row for name in ("rrl", "sparse", "trex") for row in read_rows(options.published / f"{name}.csv")]
-    written = [one for make in (rrl.make, rrl_384px.make, timecat.make, trex.make, sparse.make) for one in make(rows)]
+    written = [
+        one
+        for make in (rrl.make, rrl_384px.make, swav.make, timecat.make, trex.make, sparse.make)
+        for one in make(rows)
+    ]
     left = rows_left(rows, written)
     for folder in FOLDERS:
         shutil.rmtree(options.to / folder, ignore_errors=True)
@@ -61,7 +66,7 @@ def rows_left(rows: list[Row], written: list[Written]) -> str:
     recipes = Counter(row["row"] for one in written for row in one.rows)
     left: Counter[tuple[str, str, str, str]] = Counter()
     for row in rows:
-        reasons = [reason for paper in (rrl, rrl_384px, timecat, trex, sparse) for reason in paper.reasons(row)]
+        reasons = [reason for paper in PAPERS for reason in paper.reasons(row)]
         if recipes[row["row"]] + len(reasons) != 1:
             raise SystemExit(f"{row} is in {recipes[row['row']]} recipes and has {len(reasons)} reasons to be in none.")
         if reasons:

@@ -20,6 +20,7 @@ METHODS: dict[tuple[str, str], tuple[str, str, str]] = {
         ("ERM (wide)", f"resnet50w{width}"): ("wide", f"ERM, {width} times as wide", f"rrl_resnet50w{width}")
         for width in (2, 4)
     },
+    **{("wide", f"resnet50w{n}"): ("slices", f"mean of {n} slices", f"rrl_resnet50w{n}") for n in (2, 4)},
     **{
         ("ERM (joint block-diagonal)", f"{n}resnet50"): ("joint", f"{n} networks trained as one", f"rrl_{n}resnet50")
         for n in (2, 4)
@@ -45,6 +46,7 @@ METHODS: dict[tuple[str, str], tuple[str, str, str]] = {
 # The same label and architecture in two families.
 SHARED = {(f"CAT{n}", f"{n} x resnet50"): ("cat", f"CAT{n}", n) for n in (2, 5)}
 NUM_RUNS = 10  # of ERM with linear probes
+SLICES = {f"rrl_resnet50w{n}": [f"rrl_resnet50w{n}_fs{i}" for i in range(n)] for n in (2, 4)}  # of 2,048 features
 SUB = "_sub"  # the mean of the logits of the members, each with a head of its own: the control of a concatenation
 
 CIFAR_WD = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05]
@@ -79,14 +81,12 @@ def make(rows: list[Row]) -> Iterator[Written]:
 
 def reasons(row: Row) -> Iterator[str]:
     """Why a row of the project's tables has no recipe."""
-    others = row["paper"].startswith("time-CAT") or "384px" in row["target"]
+    others = row["paper"].startswith(("time-CAT", "SWAV", "ViT 2010.11929")) or "384px" in row["target"]
     if row["row"].startswith("rrl:") and not others and not _is_measurable(row):
         yield _reason(row)
 
 
 def _reason(row: Row) -> str:
-    if row["method"] == "wide_sub":
-        return "the mean of the logits of probes of slices of one network, which no command reports"
     if row["experiment"] == "few_shot":
         return "few-shot episodes: no command yet, and no networks published"
     if row["experiment"] == "ood_camelyon17":
@@ -97,12 +97,7 @@ def _reason(row: Row) -> str:
 
 
 def _is_measurable(row: Row) -> bool:
-    return (
-        row["paper"] == PAPER
-        and row["experiment"] in FAMILIES
-        and row["target"] in TARGETS
-        and row["method"] != "wide_sub"
-    )
+    return row["paper"] == PAPER and row["experiment"] in FAMILIES and row["target"] in TARGETS
 
 
 def _method(row: Row) -> tuple[str, str, str]:
@@ -113,7 +108,7 @@ def _method(row: Row) -> tuple[str, str, str]:
         network = f"{'swav' if 'swav' in row['experiment'] else 'rrl'}_cat{n}"
     else:
         group, label, network = METHODS[key]
-    return group, label + row["method"].removeprefix(method), network
+    return group, label if method == "wide" else label + row["method"].removeprefix(method), network
 
 
 def _recipe(name: str, experiment: str, target: str, transfer: str, rows: list[Row]) -> dict[str, Any]:
@@ -179,12 +174,16 @@ def _cell(rows: list[Row], transfer: str) -> dict[str, Any]:
     """One command; a second row is its control, which comes out of the same command."""
     labels = [_method(row)[1] for row in rows]
     label, network = labels[0].removesuffix(SUB), _method(rows[0])[2]
-    members = ZOO[network].members or (network,)
+    sliced = rows[0]["method"] == "wide_sub"
+    members = SLICES[network] if sliced else ZOO[network].members or (network,)
     cell: dict[str, Any] = {"name": label, "options": {"backbone": [f"zoo:{member}" for member in members]}}
     shown = {label: "rrl-two-stage"} if transfer == "2ft" else {label: ["kind=probe", "together"]}
     if transfer == "linear" and network == "rrl_run0":  # the mean of all runs, each alone
         grid = {"backbone": [f"zoo:rrl_run{i}" for i in range(NUM_RUNS)]}
         return {"name": label, "grid": grid, "rows": {label: "alone"}, "expected": expected(rows[0])}
+    if sliced:
+        cell["options"]["ensemble"] = True
+        return {**cell, "rows": {label: "kind=ensemble"}, "expected": expected(rows[0])}
     if len(rows) > 1:
         if transfer == "linear":
             cell["options"]["ensemble"] = True

@@ -9,12 +9,16 @@ import pytest
 import torch
 import torchvision
 
+from richrep.backbones import addresses
 from richrep.backbones.addresses import list_backbones, load_backbone
+from richrep.backbones.columns import with_columns
 from richrep.backbones.make_docs import render_checkpoints_markdown
 from richrep.backbones.zoo import ZOO
-from richrep.backbones.zoo.entry import checkpoints_root
+from richrep.backbones.zoo.entry import ZooEntry, checkpoints_root
 from richrep.backbones.zoo.hashes import check_hash
 from richrep.errors import AddressError, CheckpointError
+
+HALVES = ((0, (0, 1024)), (1, (1024, 2048)))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +44,10 @@ def test_names_are_unique_and_every_member_of_a_set_is_an_entry_with_a_file() ->
         assert bool(entry.file) != bool(entry.members)
         assert bool(entry.published) == bool(entry.file)
         assert all(ZOO[member].file for member in entry.members)
-        if entry.members:
+        if entry.columns is not None:
+            (whole,), (start, stop) = entry.members, entry.columns
+            assert entry.feature_dim == stop - start and stop <= ZOO[whole].feature_dim
+        elif entry.members:
             assert entry.feature_dim == sum(ZOO[member].feature_dim for member in entry.members)
     files = [entry.file for entry in ZOO.values() if entry.file]
     assert len(files) == len(set(files))
@@ -51,6 +58,23 @@ def test_the_sets_of_the_papers_are_there() -> None:
     assert ZOO["timecat_5x80k"].members == tuple(f"timecat_80k_run{i}" for i in range(5))
     assert ZOO["swav_cat8"].members[-3:] == ("swav_resnet50w2", "swav_resnet50w4", "swav_resnet50w5")
     assert ZOO["seer_32_64_128_256_ft"].feature_dim == 3712 + 4920 + 7392 + 10444
+
+
+def test_slices_of_a_network_are_columns_of_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ZOO["rrl_run0"]
+    halves = {f"half{i}": ZooEntry(f"half{i}", "", "", 1024, "", members=("rrl_run0",), columns=c) for i, c in HALVES}
+    monkeypatch.setattr(addresses, "ZOO", {"rrl_run0": whole, **halves})
+    put("rrl_run0")
+    found = [load_backbone(f"zoo:{name}") for name in halves]
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = load_backbone("zoo:rrl_run0")(images)
+        torch.testing.assert_close(torch.cat([half(images) for half in found], 1), features)
+    assert [half.feature_dim for half in found] == [1024, 1024] and found[0].head is None
+    assert (found[1].address, found[1].name) == ("zoo:half1", "half1")
+    assert len({half.fingerprint for half in found}) == 2  # so that neither finds the other's features in the cache
+    with pytest.raises(ValueError, match="2048 features, so no columns 2000 to 2049"):
+        with_columns(load_backbone("zoo:rrl_run0"), 2000, 2049)
 
 
 def test_a_file_that_is_there_loads_by_name_and_its_hash_is_recorded_and_compared() -> None:

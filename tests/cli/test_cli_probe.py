@@ -392,5 +392,5 @@ def test_a_grid_for_a_protocol_without_one_is_refused(cli) -> None:
     outcome = cli("probe", "-b", "random/resnet20", "-d", "digits", "--lr", "0.1")
     assert (
         outcome.code == 2
-        and "logistic has no --lr and --weight-decay; rrl-linear and sparse-linear have" in outcome.err
+        and "logistic has no --lr and --weight-decay; rrl-linear, sparse-linear and swav-linear have" in outcome.err
     )

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from richrep.backbones import pretrained, random_weights
 from richrep.backbones.backbone import Backbone
+from richrep.backbones.columns import with_columns
 from richrep.backbones.concat import concat
 from richrep.backbones.families import FAMILIES
 from richrep.backbones.load_file import load_file
@@ -93,7 +94,9 @@ def _load_zoo(name: str) -> Backbone:
                 f"zoo:{name} needs {len(missing)} files that are not there: "
                 f"{'; '.join(f'zoo:{member.name}. {member.how_to_get_it()}' for member in missing)}"
             )
-        return replace(concat(*map(_load_zoo, entry.members)), address=f"zoo:{name}", name=name)
+        found = [_load_zoo(member) for member in entry.members]
+        made = concat(*found) if entry.columns is None else with_columns(found[0], *entry.columns)
+        return replace(made, address=f"zoo:{name}", name=name)
     if not entry.path.is_file():
         raise CheckpointError(f"zoo:{name} is not there. {entry.how_to_get_it()}")
     address = f"zoo:{name}#{network}" if network else f"zoo:{name}"

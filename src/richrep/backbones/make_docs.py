@@ -71,7 +71,7 @@ def render_checkpoints_markdown() -> str:
         "",
         "## Published checkpoints by name",
         "",
-        "`zoo:NAME` loads the file from `$RICHREP_HOME/checkpoints`; a set is the concatenation of its members.",
+        "`zoo:NAME` loads the file from `$RICHREP_HOME/checkpoints`; a set is the concatenation of its members, or a slice of the features of one.",
         "Nothing is downloaded. The sha256 of a file is recorded on its first use and compared ever after.",
         "",
         "| name | paper | architecture | features | licence | file |",
@@ -86,7 +86,8 @@ def render_checkpoints_markdown() -> str:
     lines += ["", "| set | paper | features | members |", "|---|---|---:|---|"]
     for entry in ZOO.values():
         if entry.members:
-            members = ", ".join(f"`{member}`" for member in entry.members)
+            columns = f", features {entry.columns[0]:,} to {entry.columns[1]:,}" if entry.columns else ""
+            members = ", ".join(f"`{member}`" for member in entry.members) + columns
             lines.append(f"| `zoo:{entry.name}` | {entry.paper} | {entry.feature_dim:,} | {members} |")
     lines += ["", "Where the files are published:", ""]
     places: dict[str, list[str]] = {}

@@ -80,9 +80,9 @@ def probe(
 
     Penalty and normalisation are chosen on a val part of train (20 %, per class, by the seed), the head is refitted on
     all of train, and test is scored once. Features are cached: a second run only fits. Another --protocol tunes another
-    head in the same way: ridge, knn, prototypes, cosine; or a paper's: rrl-linear, sparse-linear, trex-sgd, trex-lbfgs
-    (legacy-trex-sgd, legacy-trex-lbfgs: with the faults of its code). Few training images: vtab1k draws 1,000, kshot:N
-    draws N a class ten times and reports the mean (kshot-whole-val:N selects on all of val).
+    head in the same way: ridge, knn, prototypes, cosine; or a paper's: rrl-linear, sparse-linear, swav-linear,
+    trex-sgd, trex-lbfgs (legacy-trex-sgd, legacy-trex-lbfgs: with the faults of its code). Few training images: vtab1k
+    draws 1,000, kshot:N draws N a class ten times and reports the mean (kshot-whole-val:N selects on all of val).
 
     Example: richrep probe -b a.pth -b b.safetensors -d cifar10 --train-size 5000
     """
@@ -196,7 +196,9 @@ def with_grid(protocol: Protocol, lrs: list[float] | None, weight_decays: list[f
         return protocol
     base = protocol.base if isinstance(protocol, LegacyTestSelection) else protocol
     if not isinstance(base, SgdLinearProtocol):
-        raise RichrepError(f"{protocol.name} has no --lr and --weight-decay; rrl-linear and sparse-linear have.")
+        raise RichrepError(
+            f"{protocol.name} has no --lr and --weight-decay; rrl-linear, sparse-linear and swav-linear have."
+        )
     changed = base.with_grid(lrs=lrs, weight_decays=weight_decays)
     told = protocol.with_base(changed) if isinstance(protocol, LegacyTestSelection) else changed
     return cast("Protocol", told)

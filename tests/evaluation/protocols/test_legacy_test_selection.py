@@ -16,6 +16,7 @@ SMALLER = {
     "logistic": {"cs": (1e-2, 1.0), "normalizations": ("none", "standard")},
     "rrl-linear": {"batch_size": 50, "weight_decays": (1e-4, 1e-2)},
     "sparse-linear": {"epochs": 20, "milestones": (10,)},
+    "swav-linear": {"epochs": 20},
     "trex-sgd": {"trials": 3, "epochs": 20},
     "trex-lbfgs": {"trials": 3},
     "vtab1k": {"cs": (1e-2, 1.0), "normalizations": ("none", "standard")},
@@ -35,7 +36,7 @@ def test_a_twin_is_its_base_with_test_in_the_place_of_val(base: str, pixels, par
     assert len(choice.val_logits) == len(test)
 
 
-@pytest.mark.parametrize("base", ["rrl-linear", "sparse-linear"])
+@pytest.mark.parametrize("base", ["rrl-linear", "sparse-linear", "swav-linear"])
 def test_the_papers_that_kept_the_best_epoch_have_twins_that_do(base: str, pixels, parts) -> None:
     train, test = (pixels.take(rows) for rows in parts)
     twin = LEGACY_TEST_SELECTION[f"{base}-{SUFFIX}"](**SMALLER[base])

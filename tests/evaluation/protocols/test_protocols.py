@@ -26,13 +26,14 @@ SMALLER = {  # fewer candidates, where all would take seconds
     "cosine": {"temperatures": (0.1, 0.3)},
     "rrl-linear": {"batch_size": 20, "weight_decays": (1e-4, 1e-2)},  # steps enough for 200 images
     "sparse-linear": {"batch_size": 20, "lrs": (0.1,), "epochs": 60, "milestones": (20, 40)},
+    "swav-linear": {"batch_size": 20},
     "trex-sgd": {"trials": 3, "batch_size": 50, "epochs": 40},
     "trex-lbfgs": {"trials": 3},
     "legacy-trex-sgd": {"trials": 3, "batch_size": 50, "epochs": 40},
     "legacy-trex-lbfgs": {"trials": 3},
 }
 PAPERS = {"rrl-linear": "none", "sparse-linear": "none", "trex-sgd": "l2", "trex-lbfgs": "none"}  # one normalisation
-PAPERS |= {"legacy-trex-sgd": "l2", "legacy-trex-lbfgs": "none"}
+PAPERS |= {"swav-linear": "none", "legacy-trex-sgd": "l2", "legacy-trex-lbfgs": "none"}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ class ZooEntry:
         family: what a load says of it; a file of another family under this name is refused. Empty: not compared.
         preprocessing: where the file does not say it.
         members: names of the entries that a set concatenates, in order.
+        columns: of the one entry in `members`, the features [start, stop) that this is; None for anything else.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ZooEntry:
     members: tuple[str, ...] = ()
     family: str = ""
     preprocessing: Preprocessing | None = None
+    columns: tuple[int, int] | None = None
 
     @property
     def path(self) -> Path:
@@ -44,6 +46,8 @@ class ZooEntry:
 
     def describe(self) -> str:
         """A few words for `richrep list backbones`."""
+        if self.columns is not None:
+            return f"{self.architecture}: features {self.columns[0]} to {self.columns[1]} of {self.members[0]}"
         if self.members:
             return f"{self.architecture}: {', '.join(self.members)}, concatenated"
         return f"{self.architecture}, {self.feature_dim} features; licence: {self.licence}"

@@ -40,6 +40,10 @@ def _rich_representations() -> Iterator[ZooEntry]:
     for width, dim in ((2, 4096), (4, 8192)):
         file = f"resnet50w{width}_imagenet1k_supervised.pth.tar"
         yield entry(f"resnet50w{width}", f"ResNet-50, {width} times as wide", dim, file)
+        for i in range(dim // 2048):
+            columns, title = (2048 * i, 2048 * (i + 1)), f"Slice {i} of a ResNet-50 {width} times as wide"
+            whole = (f"rrl_resnet50w{width}",)
+            yield ZooEntry(f"{whole[0]}_fs{i}", _RRL, title, 2048, _UNSTATED, members=whole, columns=columns)
         file = f"{width}resnet50_imagenet1k_supervised.pth.tar"
         yield entry(f"{width}resnet50", f"{width} ResNet-50 trained as one", dim, file)
     yield entry("distill5", "ResNet-50 distilled from five", 2048, "resnet50_imagenet1k_supervised_distill5.pth.tar")

@@ -22,6 +22,7 @@ from richrep.evaluation.protocols.prototypes import PrototypesProtocol
 from richrep.evaluation.protocols.ridge import RidgeProtocol
 from richrep.evaluation.protocols.rrl_linear import rrl_linear
 from richrep.evaluation.protocols.sparse_linear import sparse_linear
+from richrep.evaluation.protocols.swav_linear import swav_linear
 from richrep.evaluation.protocols.trex_lbfgs import TrexLbfgsProtocol, legacy_trex_lbfgs
 from richrep.evaluation.protocols.trex_sgd import TrexSgdProtocol, legacy_trex_sgd
 from richrep.evaluation.protocols.vtab1k import Vtab1kProtocol
@@ -35,6 +36,7 @@ PROTOCOLS: dict[str, Callable[..., ProbeProtocol]] = {
     "cosine": CosineProtocol,
     "rrl-linear": rrl_linear,
     "sparse-linear": sparse_linear,
+    "swav-linear": swav_linear,
     "trex-sgd": TrexSgdProtocol,
     "trex-lbfgs": TrexLbfgsProtocol,
     "legacy-trex-sgd": legacy_trex_sgd,
@@ -50,6 +52,7 @@ LEGACY_TEST_SELECTION: dict[str, Callable[..., LegacyTestSelection]] = twins(
         "logistic": LogisticProtocol,
         "rrl-linear": partial(rrl_linear, epoch="best"),  # "Best Acc@1 so far" is the highest of all epochs
         "sparse-linear": partial(sparse_linear, epoch="best"),  # best checkpoint = highest test top-1
+        "swav-linear": partial(swav_linear, epoch="best"),  # "Best Acc@1 so far"
         "trex-sgd": TrexSgdProtocol,  # its papers' epoch is the last, and so is its twin's
         "trex-lbfgs": TrexLbfgsProtocol,
         "vtab1k": Vtab1kProtocol,

@@ -1,6 +1,6 @@
 """A linear head by mini-batch SGD, with the learning rates and weight decays of a grid tried, all trained at once.
 
-The papers' linear probes are instances of it, one file each: rrl_linear.py, sparse_linear.py.
+The papers' linear probes are instances of it, one file each: rrl_linear.py, sparse_linear.py, swav_linear.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.rows import Features, as_rows
-from richrep.heads.lr_factors import step
+from richrep.heads.lr_factors import cosine, step
 from richrep.heads.sgd import SgdHead, diverged_error
 from richrep.heads.sgd_grid import SgdCell
 
@@ -40,6 +40,7 @@ class SgdLinearProtocol:
         epochs, batch_size, momentum, nesterov, dampening, decay_bias, batch_norm, decay_batch_norm, init: as of
             `SgdRecipe`.
         milestones: epochs, counted from 0, from which on the learning rate is `gamma` times what it was.
+        cosine: it falls along half a cosine instead, epoch by epoch.
         epoch: "last" scores what the last epoch leaves; "best" scores every epoch and trains as many as were best.
         views, view: how many random views of every training image the epochs cycle through, and how they are drawn; 1
             is the image as it is. They say what is extracted; what is read is what the features hold.
@@ -63,6 +64,7 @@ class SgdLinearProtocol:
     init: str = "default"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    cosine: bool = False
     epoch: str = "last"
     views: int = 1
     view: RandomView | None = None
@@ -156,7 +158,7 @@ class SgdLinearProtocol:
             batch_norm=self.batch_norm,
             decay_batch_norm=self.decay_batch_norm,
             init=self.init,
-            lr_factors=step(self.epochs, self.milestones, self.gamma),
+            lr_factors=cosine(self.epochs) if self.cosine else step(self.epochs, self.milestones, self.gamma),
             seed=self.seed,
             normalization=normalization,
             blocks=spans(features),
