@@ -32,7 +32,7 @@ def search(
     ] = 4,
     shortlist: Annotated[
         int,
-        typer.Option("--shortlist", metavar="N", min=0, help="Subsets probed in full besides the best of each size."),
+        typer.Option("--shortlist", metavar="N", min=0, help="Neighbours of the best that each step probes quickly."),
     ] = 8,
     scales: Annotated[
         bool,
