@@ -288,7 +288,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(run, records, tmp_path, m
 def test_a_disk_that_cannot_be_written_is_said_and_does_not_stop_a_search(run, records, tmp_path, caplog) -> None:
     (tmp_path / "file").write_text("no folder")
     assert measured(run(replace(QUICK, learn_scales=True), keep_below=tmp_path / "file")) == measured(records)
-    assert "begins anew" in caplog.text
+    assert "makes it anew" in caplog.text
 
 
 def test_records_come_as_they_are_scored(run) -> None:

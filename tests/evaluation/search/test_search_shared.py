@@ -42,6 +42,6 @@ def test_the_chosen_subset_is_within_a_third_of_a_point_of_exhaustive_search() -
     greedy(scored, max_members=8, beam_width=1)
     full = Scored(probes.val_accuracy, scored.dims)
     probe_shortlist(scored, full, probes.at_least, max_members=8, shortlist=8)
-    assert len(members) == 8 and len(probes.selections) == 255
+    assert len(members) == 8 and len(probes.probed) == 255
     assert len(full.values) < 64  # of 255
     assert max(full.values.values()) >= best - 0.003

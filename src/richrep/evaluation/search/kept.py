@@ -1,4 +1,4 @@
-"""Full probes on the disk while a search is at work, so that one that was killed goes on where it was."""
+"""Full probes while a search is at work: on the disk, so that one that was killed goes on, and memory stays free."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEY = "richrep"
 
 
 class KeptProbes:
-    """Selections by subset, in a folder of their own below `below`; None keeps nothing.
+    """Selections by subset, in a folder of their own below `below`; without one, in memory.
 
     Args:
         identity: everything the selections depend on, as plain data; another search has another folder.
@@ -35,11 +35,12 @@ class KeptProbes:
     def __init__(self, below: Path | None, identity: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._folder = None if below is None else below / f".search-{digest[:16]}"
+        self._held: dict[Subset, Selection] = {}
 
     def load(self, subset: Subset) -> Selection | None:
         """What was kept of `subset`; None where nothing was, or it cannot be read."""
-        if self._folder is None:
-            return None
+        if self._folder is None or subset in self._held:
+            return self._held.get(subset)
         try:
             with safe_open(self._file(self._folder, subset), framework="pt") as file:
                 facts = json.loads(file.metadata()[_KEY])
@@ -50,8 +51,9 @@ class KeptProbes:
         return Selection(best, val_logits, (weight, bias), tuple(candidates), facts["solver"], facts["elapsed_s"])
 
     def save(self, subset: Subset, selection: Selection) -> None:
-        """Keeps one; a disk that is full is said, and the search goes on without."""
+        """Keeps one; where the disk is full that is said, and it is held in memory."""
         if self._folder is None:
+            self._held[subset] = selection
             return
         facts = {
             "best": asdict(selection.best),
@@ -70,10 +72,12 @@ class KeptProbes:
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            logger.warning("A probe cannot be kept (%s): a search that is killed now begins anew.", error)
+            self._held[subset] = selection
+            logger.warning("A probe cannot be kept on the disk (%s): a search that is killed now makes it anew.", error)
 
     def drop(self) -> None:
         """Removes what was kept: the search has ended."""
+        self._held.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -15,7 +15,7 @@ import torch
 
 from richrep.evaluation.search.kept import KeptProbes
 from richrep.evaluation.search.strategies import Subset
-from richrep.evaluation.selection import Selection, select_logistic
+from richrep.evaluation.selection import Candidate, Selection, select_logistic
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.heads.logistic import LogisticHead
@@ -36,6 +36,19 @@ class Fitted:
     elapsed_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What is remembered of every full probe; its logits and weights are read again where they are needed.
+
+    Attributes:
+        best: the chosen candidate. val_correct: (N_val,) bool.
+    """
+
+    best: Candidate
+    val_correct: torch.Tensor
+    elapsed_s: float
+
+
 @dataclass(eq=False)
 class Probes:
     """Full probes of subsets of M members, each made once.
@@ -45,8 +58,9 @@ class Probes:
         train_rows, val_rows: rows of trainval.
         cs, normalizations: what is tried on val.
         memory: what a probe may hold beside the members; larger concatenations are not copied.
-        keep_below: folder in which full probes are kept until `end`, so that the same search goes on after a kill.
-        selections: subset -> what was chosen on val.
+        keep_below: folder in which full probes are kept until `end`, so that the same search goes on after a kill; None
+            keeps them in memory.
+        probed: subset -> what was chosen on val.
         fitted: subset -> what was scored on test.
     """
 
@@ -58,15 +72,20 @@ class Probes:
     normalizations: Sequence[str]
     memory: MemoryBudget = FRUGAL
     keep_below: Path | None = None
-    selections: dict[Subset, Selection] = field(default_factory=dict)
+    probed: dict[Subset, Probed] = field(default_factory=dict)
     fitted: dict[Subset, Fitted] = field(default_factory=dict)
     _bounds: dict[tuple[Subset, str, tuple[float, ...]], float] = field(default_factory=dict)
 
     def select(self, subset: Subset) -> Selection:
         """Penalty and normalisation of the concatenation of `subset`, by val accuracy; sees no test."""
-        if subset not in self.selections:
-            self.selections[subset] = self._kept.load(subset) or self._select_and_keep(subset)
-        return self.selections[subset]
+        return self._kept.load(subset) or self._select_and_keep(subset)
+
+    def _known(self, subset: Subset) -> Probed:
+        if subset not in self.probed:
+            found = self.select(subset)
+            correct = found.val_logits.argmax(1) == self.val_labels
+            self.probed[subset] = Probed(found.best, correct, found.elapsed_s)
+        return self.probed[subset]
 
     @cached_property
     def _kept(self) -> KeptProbes:
@@ -98,9 +117,9 @@ class Probes:
         """Val accuracy of the concatenation of `subset` by what was chosen for `best`: its normalisation, and the
         penalties within a decade of its own. The full probe tries these too, and takes some ten times as long.
         """
-        if subset in self.selections:
+        if subset in self.probed:
             return self.val_accuracy(subset)
-        chosen = self.select(best).best
+        chosen = self._known(best).best
         near = 1 / (len(self.train_rows) * chosen.l2)
         cs = tuple(c for c in self.cs if near / _DECADE <= c <= near * _DECADE)
         asked = subset, chosen.normalization, cs
@@ -113,11 +132,11 @@ class Probes:
 
     def val_accuracy(self, subset: Subset) -> float:
         """Of the chosen penalty and normalisation."""
-        return self.select(subset).best.val_accuracy
+        return self._known(subset).best.val_accuracy
 
     def val_correct(self, subset: Subset) -> torch.Tensor:
         """(N_val,) bool."""
-        return self.select(subset).val_logits.argmax(1) == self.val_labels
+        return self._known(subset).val_correct
 
     @property
     def val_labels(self) -> torch.Tensor:

@@ -102,7 +102,7 @@ class _Writer:
             logits=(probes.select(chosen).val_logits, probes.score(chosen).test_logits),
             steps={
                 "search": self.found.search_s,
-                "select": sum(selection.elapsed_s for selection in probes.selections.values()),
+                "select": sum(probed.elapsed_s for probed in probes.probed.values()),
                 "fit": probes.score(chosen).elapsed_s,
             },
             gains=gains,
