@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from richrep.cli import console
@@ -215,3 +217,35 @@ def test_the_confirmation_of_clear_can_be_declined(cli, small, monkeypatch) -> N
     assert questions and questions[0].startswith("Clear 1 entries")
     assert "1 entries" in cli("cache").out
     assert Path("home").is_dir()
+
+
+def test_a_bad_image_names_the_option_only_where_there_is_one(cli, checkpoints, image_folder) -> None:
+    outcome = cli("finetune", "-b", checkpoints[0], "-d", f"folder:{image_folder}", "--epochs", 1, "--lr", 0.01)
+    assert outcome.code == 2 and "03.png" in outcome.err
+    assert "Repair or remove the image." in outcome.message and "--on-bad-image" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)
+def test_too_little_memory_is_said_with_what_to_do(cli, small, monkeypatch, error) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("richrep.evaluation.probe.probe", fail)
+    outcome = cli("probe", *small)
+    assert outcome.code == 2 and "defect" not in outcome.err
+    assert "Error: Out of memory." in outcome.message and "--batch-size" in outcome.message
+
+
+def test_a_protocol_with_views_of_its_own_says_what_they_cost(cli, small) -> None:
+    outcome = cli("probe", *small[:-2], "--protocol", "rrl-linear", "--weight-decay", 1e-4, "--json", "-")
+    assert "rrl-linear: 28 random views of every training image" in outcome.message
+    assert json.loads(outcome.out)["records"][0]["protocol"]["views"] == 28
+    plain = cli("probe", *small[:-2], "--protocol", "rrl-linear", "--weight-decay", 1e-4, "--views", 1)
+    assert "random views" not in plain.err

@@ -91,3 +91,21 @@ expected: {value: 0.7, dataset: digits, num-datasets: 3}
     assert (whole.rows, whole.value, whole.dataset, whole.num_datasets) == (("a", "c", "d"), 0.7, "digits", 3)
     assert (a.rows, a.value, a.source) == (("a",), 0.5, "A paper, table 2")
     assert (d.rows, d.std, d.source) == (("d",), pytest.approx(0.1), "figure 1")
+
+
+def test_the_best_on_val_of_records_that_were_chosen_on_test_is_the_best_on_test(tmp_path) -> None:
+    def scored(name: str, protocol: dict[str, str], **scores: float) -> Record:
+        metrics = {part: {"accuracy": value} for part, value in scores.items()}
+        return record(name, "a").model_copy(update={"protocol": protocol, "metrics": metrics})
+
+    twin = {"name": "logistic-legacy-test-selection", "selected_on": "test"}
+    for records, best in (
+        ([scored("x", twin, test=0.5), scored("y", twin, test=0.6)], "y"),
+        ([scored("x", {"name": "l"}, val=0.7, test=0.1), scored("y", {"name": "l"}, val=0.6, test=0.9)], "x"),
+    ):
+        found = {one.id: one for one in records}
+        cell = Cell("trial", "a", "a", "probe", (), "k" * 16, rows=(("best", ("alone", "best-on-val")),))
+        store = CellStore(tmp_path / best)
+        store.save(cell, CellState("finished", "a", record_ids=tuple(found)))
+        (group,) = measured([cell], {"trial": "accuracy"}, store, found)
+        assert [one.id for one in group.records] == [best]

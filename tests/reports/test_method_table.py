@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from richrep.evaluation.record import DatasetFacts
+from richrep.reports.method_plot import write_plot
 from richrep.reports.method_table import Measured, Place, Published, make_method_table, print_method_table
 from richrep.reports.render import render_markdown
 
@@ -98,3 +99,21 @@ def test_the_markdown_table_holds_the_same_cells(measure) -> None:
         "| :--- | ---: | ---: |",
         "| a\\|b | 50.00 | 13.3 |",
     ]
+
+
+def test_a_row_that_was_chosen_on_test_says_so_in_table_text_and_plot(measure, tmp_path) -> None:
+    honest = Measured("ERM", "accuracy", measure(0.8))
+    twin = {"name": "logistic-legacy-test-selection", "selected_on": "test", "note": "optimistic"}
+    chosen = Measured("CAT2", "accuracy", tuple(r.model_copy(update={"protocol": twin}) for r in measure(0.9)))
+    table = make_method_table([honest, chosen])
+    printed = print_method_table(table)
+    assert [cells[0] for cells in printed.cells] == ["ERM", "CAT2 (chosen on TEST)"]
+    assert printed.notes[0] == "logistic-legacy-test-selection: optimistic"
+    assert "CAT2 (chosen on TEST)" in render_markdown(printed) and "optimistic" in render_markdown(printed)
+    write_plot(table, tmp_path / "plot.svg")
+    with pytest.MonkeyPatch.context() as patch:
+        labels: list[str] = []
+        patch.setattr("matplotlib.axes.Axes.errorbar", lambda axes, *args, label, **kw: labels.append(label))
+        patch.setattr("matplotlib.figure.Figure.legend", lambda *args, **kw: None)
+        write_plot(table, tmp_path / "plot.svg")
+    assert labels == ["ERM", "CAT2 (chosen on TEST)"]

@@ -31,6 +31,10 @@ from richrep.errors import BadImageError, RichrepError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 SKIP = "--on-bad-image skip"
+_LESS_MEMORY = (
+    "Take less at once: a smaller --batch-size, --precision bf16, for training --accumulate, for probes "
+    "--memory-limit. Finished work is kept."
+)
 
 app = typer.Typer(
     name="richrep",
@@ -81,6 +85,20 @@ def main(
     worker.check_command(context.invoked_subcommand)
 
 
+def _can_skip() -> bool:
+    """Whether the command that runs can leave images out."""
+    command = typer.main.get_command(app)
+    named = next((word for word in sys.argv[1:] if word in getattr(command, "commands", {})), "")
+    known = getattr(command, "commands", {}).get(named)
+    return known is not None and any(SKIP.split()[0] in option.opts for option in known.params)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, torch's of an accelerator, or the words of torch's allocator; torch need not be loaded."""
+    words = "can't allocate memory" in str(error) or "Unable to allocate" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or words
+
+
 def run() -> None:
     """Runs the command line. Exit code 0; 2 for a user's mistake (one message); 130 for Ctrl-C; 1 otherwise."""
     try:
@@ -88,7 +106,9 @@ def run() -> None:
     except RichrepError as error:
         console.say(f"Error: {error}")
         if isinstance(error, BadImageError) and SKIP not in str(error):
-            console.say(f"Repair or remove the image, or leave such images out with {SKIP}.")
+            console.say(
+                f"Repair or remove the image{f', or leave such images out with {SKIP}' if _can_skip() else ''}."
+            )
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer's answer to Ctrl-C
@@ -97,6 +117,9 @@ def run() -> None:
     except Exception as error:
         if os.environ.get("RICHREP_DEBUG"):
             raise
+        if _is_out_of_memory(error):
+            console.say(f"Error: Out of memory. {str(error).splitlines()[0] if str(error) else ''}\n{_LESS_MEMORY}")
+            sys.exit(2)
         console.say(
             f"Unexpected error ({type(error).__name__}): {error}\n"
             "This is a defect of richrep, or of a library it uses. RICHREP_DEBUG=1 shows where it happened."

@@ -103,6 +103,7 @@ def probe(
     options.check_view_scale(view_scale)
     choose_budget(memory_limit)  # a size that is none is said before anything is loaded
     chosen = with_grid(make_twin(protocol, normalization) or make_protocol(protocol, normalization), lrs, weight_decays)
+    _say_views(chosen, views)
     seeds = list(dict.fromkeys(seeds or [0]))
     source = load_dataset(dataset, data_root=data_root)
     source.train.first(train_size), source.test.first(test_size)  # a size too large is said before anything is loaded
@@ -161,6 +162,19 @@ def probe(
         console.say_profile(measured)
     if failures:
         raise typer.Exit(1)
+
+
+def _say_views(protocol: Protocol, views: int | None) -> None:
+    """What a protocol's random views cost, where nobody asked for a number of them."""
+    from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelection
+
+    base = protocol.base if isinstance(protocol, LegacyTestSelection) else protocol
+    own = getattr(base, "views", 1)
+    if views is None and own > 1:
+        console.say(
+            f"{protocol.name}: {own} random views of every training image, which take {own} extractions once. "
+            "--views 1 takes the images as they are."
+        )
 
 
 def make_twin(name: str, normalizations: list[str] | None) -> LegacyTestSelection | None:

@@ -15,6 +15,11 @@ from richrep.errors import RichrepError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # torchrun sets all four
 _SHARED_COMMANDS = ("extract", "finetune", None)
+_FILL_THE_CACHE = "Fill the cache with torchrun … -m richrep extract, then run"
+_INSTEAD = {
+    "two-stage": "Fine-tune the members with torchrun … -m richrep finetune, whose runs it takes over, then run",
+    "distill": "Run",
+}
 _MAX_DECODE_THREADS = 16  # as `default_num_workers`
 
 
@@ -54,7 +59,7 @@ class Worker:
         if self.world_size > 1 and command not in _SHARED_COMMANDS:
             raise RichrepError(
                 f"richrep {command} is the work of one process, torchrun started {self.world_size}. "
-                f"Fill the cache with torchrun … -m richrep extract, then run richrep {command} by itself."
+                f"{_INSTEAD.get(command or '', _FILL_THE_CACHE)} richrep {command} by itself."
             )
 
     def choose_device(self, device: str | None) -> str | None:

@@ -12,6 +12,7 @@ from richrep.recipes.grid import Cell
 from richrep.recipes.recipe import Expected, Recipe
 from richrep.recipes.store import CellStore
 from richrep.reports.method_table import Measured, Published
+from richrep.reports.tables import is_chosen_on_test
 
 logger = logging.getLogger(__name__)
 
@@ -80,16 +81,17 @@ def _matching(records: Sequence[Record], patterns: Iterable[str]) -> list[Record
 def _best_on_val(records: Sequence[Record]) -> list[Record]:
     """Of the records of one data set, training size and seed, the one of highest val accuracy; of equal ones the first.
 
-    Test does not choose; records without a val score are left out.
+    Test does not choose, but among records whose protocol chose on test already, which have no val score and are marked
+    in every table; others without a val score are left out.
     """
-    best: dict[tuple[str, int, int], Record] = {}
+    best: dict[tuple[str, int, int], tuple[float, Record]] = {}
     for record in records:
-        accuracy = record.score("val", "accuracy")
+        accuracy = record.score("test" if is_chosen_on_test(record) else "val", "accuracy")
         data = record.dataset
         key = (data.name, data.num_train + data.num_val, record.seed)
-        if accuracy is not None and (key not in best or accuracy > (best[key].score("val", "accuracy") or 0.0)):
-            best[key] = record
-    return list(best.values())
+        if accuracy is not None and (key not in best or accuracy > best[key][0]):
+            best[key] = accuracy, record
+    return [record for _, record in best.values()]
 
 
 def _is_alone(record: Record) -> bool:

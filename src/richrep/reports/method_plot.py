@@ -52,7 +52,7 @@ def write_plot(table: MethodTable, path: str | Path) -> None:
                     marker=_MARKERS[number // 10 % len(_MARKERS)],
                     markersize=4,
                     capsize=3,
-                    label=row.name,
+                    label=row.label,
                 )
         axes.set(xscale="log", xlabel="training images", ylabel=_label(table), title=dataset)
         axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from richrep.evaluation.record import Record
 from richrep.reports.columns import EMPTY, Column, PrintedTable, format_seconds, lay_out
 from richrep.reports.identity import identity
+from richrep.reports.tables import is_chosen_on_test, notes_on_test
 
 PERCENT = ("accuracy", "mean_per_class_accuracy", "top5_accuracy", "ece")
 
@@ -67,13 +68,24 @@ class Score:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method. `elapsed_s` is the mean of its records: what one run takes, features that were cached not counted."""
+    """One method.
+
+    Attributes:
+        elapsed_s: the mean of its records: what one run takes, features that were cached not counted.
+        on_test: a protocol of it chose on test.
+    """
 
     name: str
     metric: str
     scores: dict[Place, Score] = field(default_factory=dict)
     published: dict[Place, Published] = field(default_factory=dict)
     elapsed_s: float | None = None
+    on_test: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, with what must not be overlooked."""
+        return f"{self.name} (chosen on TEST)" if self.on_test else self.name
 
 
 @dataclass(frozen=True)
@@ -92,11 +104,20 @@ def make_method_table(measured: Iterable[Measured], published: Iterable[Publishe
     """
     groups = [(group, _newest(group.records)) for group in measured]
     rows = [
-        MethodRow(group.row, group.metric, _scores(group, records), {}, _elapsed(records)) for group, records in groups
+        MethodRow(
+            group.row,
+            group.metric,
+            _scores(group, records),
+            {},
+            _elapsed(records),
+            on_test=any(map(is_chosen_on_test, records)),
+        )
+        for group, records in groups
     ]
     places = sorted({place for row in rows for place in row.scores})
     published = list(published)
-    notes = [note for number in published for note in _place(number, rows, places)]
+    notes = notes_on_test(record for _, records in groups for record in records)
+    notes += [note for number in published for note in _place(number, rows, places)]
     sources = list(dict.fromkeys(number.source for number in published if number.source))
     notes += [f"Published: {'; '.join(sources)}."] if sources else []
     shown = [place for place in places if place != MEAN]
@@ -108,7 +129,7 @@ def print_method_table(table: MethodTable) -> PrintedTable:
     """The table as text; a column of published numbers follows every column that has any."""
     several_metrics = len({row.metric for row in table.rows}) > 1
     columns: list[Column[MethodRow]] = [
-        Column("method", lambda row: row.name + (f" ({row.metric})" if several_metrics else ""), is_name=True)
+        Column("method", lambda row: row.label + (f" ({row.metric})" if several_metrics else ""), is_name=True)
     ]
     for place in table.places:
         title = _title(place, table.places)

@@ -148,14 +148,24 @@ def repeated_note(num_repeated: int) -> list[str]:
 
 def _warnings(records: Sequence[Record]) -> list[str]:
     """What a reader must know of the numbers: a protocol that chose on test; cells of a grid that diverged."""
-    on_test = [record for record in records if record.protocol.get("selected_on") == "test"]
-    notes = list(dict.fromkeys(f"{record.protocol_name}: {record.protocol.get('note')}" for record in on_test))
+    notes = notes_on_test(records)
     for record in records:
         diverged = record.solver.get("diverged")
         if isinstance(diverged, list) and diverged:
             what = f"{record.representation}, {record.protocol_name}, seed {record.seed}"
             notes.append(f"{what}: SGD diverged and was left out: {'; '.join(map(str, diverged))}.")
     return notes
+
+
+def notes_on_test(records: Iterable[Record]) -> list[str]:
+    """What must be said of protocols that chose on test, one sentence each."""
+    on_test = [record for record in records if is_chosen_on_test(record)]
+    return list(dict.fromkeys(f"{record.protocol_name}: {record.protocol.get('note')}" for record in on_test))
+
+
+def is_chosen_on_test(record: Record) -> bool:
+    """Whether its protocol chose on test, as some papers did."""
+    return record.protocol.get("selected_on") == "test"
 
 
 def _probe_row(record: Record) -> ProbeRow:

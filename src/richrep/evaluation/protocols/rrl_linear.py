@@ -9,8 +9,8 @@ from richrep.evaluation.protocols.sgd_linear import SgdLinearProtocol
 
 # Zhang and Bottou, Learning useful representations for shifting tasks and distributions, 2023,
 # https://arxiv.org/abs/2212.07346: the scripts of its repository (TjuJianyu/RRL), and time-CAT's, which say the same.
-# There every epoch sees other random crops; views of features stand for them, `--views 28` for one an epoch; without
-# it the images are as they are, as 28 views cost 28 extractions. Differs: val chooses, and the last epoch counts.
+# There every epoch sees other random crops; views of features stand for them, one an epoch, which cost as many
+# extractions: `--views 1` takes the images as they are. Differs: val chooses, and the last epoch counts.
 _CIFAR = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2)  # also for data sets the papers do not have: the widest of their grids
 RRL_LINEAR = SgdLinearProtocol(
     name="rrl-linear",
@@ -32,10 +32,11 @@ RRL_LINEAR = SgdLinearProtocol(
     init="normal",  # --headinit normal: N(0, 0.01²), bias 0
     milestones=(8, 16, 24),  # --decay_epochs 8 16 24
     gamma=0.1,
+    views=28,
     normalizations=("none",),  # batch normalisation does it
 )
 
 
 def rrl_linear(**options: Any) -> SgdLinearProtocol:
-    """BN and a linear layer by SGD, as RRL: choose the weight decay on val, then train on all training images."""
+    """BN and linear by SGD, 28 views, as RRL: choose the weight decay on val, then train on all training images."""
     return replace(RRL_LINEAR, **options)

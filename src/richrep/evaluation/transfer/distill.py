@@ -238,13 +238,15 @@ def _check_student(student: Backbone, teachers: Sequence[Backbone]) -> None:
             "of the networks it is made of (of a joint run: its model/member0.safetensors, …), or the name of an "
             "architecture."
         )
-    size, theirs = student.trunk_parameters, sum(teacher.trunk_parameters for teacher in teachers)
-    if size > theirs:
+    size, largest = student.trunk_parameters, max(teacher.trunk_parameters for teacher in teachers)
+    together = sum(teacher.trunk_parameters for teacher in teachers)
+    if size > largest:
         logger.warning(
-            "The student %s has %d parameters, more than the %d of all %d teachers together: the teachers "
-            "concatenated would be the smaller network.",
+            "The student %s has %d parameters, more than the largest of %d teachers with %d (together %d): one of "
+            "them, or several concatenated, may be the smaller network.",
             student.name,
             size,
-            theirs,
             len(teachers),
+            largest,
+            together,
         )
