@@ -10,6 +10,7 @@ data set sees. "bare" is the engine alone: full batches of one tensor, as many a
     python benchmarks/engines.py              # ../shared/data where it is there, else random JPEGs and weights
     python benchmarks/engines.py --quick      # a fraction of the images, one round
     python benchmarks/engines.py --only resnet50 --compile
+    python benchmarks/engines.py --device cuda --compile    # ResNet-50, ViT-B/16, RegNetY-32GF, JPEG and pixels
 
 Prints a Markdown table; progress goes to stderr.
 """
@@ -17,12 +18,14 @@ Prints a Markdown table; progress goes to stderr.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +46,12 @@ from richrep.features.progress import ExtractionProgress
 
 VARIANTS = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
 COMPILED = [("torch-compile", "fp32"), ("torch-compile", "bf16")]
+ON_ACCELERATOR = [("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")]
+ACCELERATOR_CASES = [  # name, address; every one from JPEG and from pixels in memory
+    ("ResNet-50, 224 px", "random/resnet50"),
+    ("ViT-B/16, 224 px", "random/vit_base_patch16_224"),
+    ("RegNetY-32GF, 224 px", "random/regnety_320"),
+]
 DECODED = "32 px, pixels in memory"
 SHARED_CASES = [  # name, address, data set, images
     ("ResNet-50, 224 px", "random/resnet50", "caltech101", 256),
@@ -53,7 +62,28 @@ SHARED_CASES = [  # name, address, data set, images
     ("CIFAR ResNet-56, 32 px", "akamaster_cifar10_resnet56-4bfd9763.th", "cifar10", 8192),
     (f"CIFAR ResNet-20, {DECODED}", "akamaster_cifar10_resnet20-12fca82f.th", "cifar10", 16384),
 ]
-CPU = torch.device("cpu")
+
+
+def accelerator_cases(split: Split) -> list[Case]:
+    """Networks of random weights on encoded images, and on the same as arrays of the networks' size."""
+    cases = []
+    for name, address in ACCELERATOR_CASES:
+        backbone = load_backbone(address)
+        arrays = [backbone.preprocessing.geometry.apply(split.load_decoded(row)).copy() for row in range(len(split))]
+        in_memory = replace(
+            split, images=ArrayStore(np.stack(arrays), source="memory"), positions=np.arange(len(split))
+        )
+        cases += [Case(name, split, [backbone]), Case(f"{name}, pixels in memory", in_memory, [backbone])]
+    return cases
+
+
+def encoded_images(count: int, folder: Path) -> Split:
+    """So many real JPEGs, the same ones again where there are fewer; random ones where there are none."""
+    if SHARED_DATA.is_dir():
+        split = load_split(f"parquet:{SHARED_DATA / 'caltech101'}", "train")
+    else:
+        split = random_cases(min(count, 512), folder)[0].split
+    return split.take(np.arange(count) % len(split))
 
 
 def shared_cases(divisor: int) -> list[Case]:
@@ -74,27 +104,29 @@ def decoded(split: Split) -> Split:
     return replace(split, images=ArrayStore(np.stack(pixels), source="memory"), positions=np.arange(len(split)))
 
 
-def bare_rate(backbone: Backbone, engine: str, precision: str, *, seconds: float) -> float:
+def bare_rate(backbone: Backbone, engine: str, precision: str, device: torch.device, *, seconds: float) -> float:
     """Images/s of the engine alone."""
     size_px = backbone.preprocessing.geometry.size_px
-    batch_size = default_batch_size(CPU, max(size_px))
-    images = torch.zeros(batch_size, 3, *size_px).contiguous(memory_format=torch.channels_last)
-    with forward_threads([backbone], CPU) as workers:
+    batch_size = default_batch_size(device, max(size_px))
+    images = torch.zeros(batch_size, 3, *size_px, device=device).contiguous(memory_format=torch.channels_last)
+    with forward_threads([backbone], device) as workers:
         work = Work(
             backbone,
             ("features",),
             precision,
             batch_size,
-            CPU,
+            device,
             workers.count,
             threads_per_batch=torch.get_num_threads(),
         )
         with ENGINES[engine].prepare(work) as forward:
 
             def run_batches(count: int) -> None:
-                with inference(CPU):
+                with inference(device):
                     for _ in range(count):
                         forward(images)
+                    if device.type == "cuda":
+                        torch.cuda.synchronize(device)
 
             run_batches(1)
             each = max(2, round(seconds / time_s(lambda: run_batches(1))))
@@ -102,20 +134,26 @@ def bare_rate(backbone: Backbone, engine: str, precision: str, *, seconds: float
             return workers.count * each * batch_size / elapsed_s
 
 
-def plain_rate(case: Case) -> float:
+def plain_rate(case: Case, device: torch.device) -> float:
     """Images/s of the plain loop without what it takes to start, as its first images measure it."""
     first = case.split.first(min(32, len(case.split) // 4))
-    start_s = time_s(lambda: plain_loop(case.backbones, first))
-    whole_s = time_s(lambda: plain_loop(case.backbones, case.split))
+    options: dict[str, Any] = {"device": str(device), "num_workers": 2 if device.type == "cpu" else os.cpu_count()}
+    start_s = time_s(lambda: plain_loop(case.backbones, first, **options))
+    whole_s = time_s(lambda: plain_loop(case.backbones, case.split, **options))
     return (len(case.split) - len(first)) / (whole_s - start_s)
 
 
-def our_rates(case: Case, engine: str, precision: str) -> tuple[float, float, torch.Tensor]:
+def our_rates(case: Case, engine: str, precision: str, device: torch.device) -> tuple[float, float, torch.Tensor]:
     """Images/s of the whole call and from the first batch on, and the features."""
     steps: list[ExtractionProgress] = []
     start = time.perf_counter()
     (given,) = extract_features(
-        list(case.backbones), case.split, engine=engine, precision=precision, progress=steps.append
+        list(case.backbones),
+        case.split,
+        engine=engine,
+        precision=precision,
+        device=str(device),
+        progress=steps.append,
     )
     whole = len(case.split) / (time.perf_counter() - start)
     done = [step for step in steps if step.images_done]
@@ -123,23 +161,26 @@ def our_rates(case: Case, engine: str, precision: str) -> tuple[float, float, to
     return whole, running, given.features
 
 
-def measure(case: Case, variants: list[tuple[str, str]], *, rounds: int, seconds: float) -> list[str]:
+def measure(
+    case: Case, variants: list[tuple[str, str]], device: torch.device, *, rounds: int, seconds: float
+) -> list[str]:
     """The case as lines of the table: medians of `rounds` turns."""
-    (reference,) = plain_loop(case.backbones, case.split.first(32))
+    (reference,) = plain_loop(case.backbones, case.split.first(32), device=str(device))
     refused: dict[tuple[str, str], str] = {}
     for variant in variants:  # warm up, and find what cannot run
         try:
-            extract_features(case.backbones[0], case.split.first(32), engine=variant[0], precision=variant[1])
+            first = case.split.first(32)
+            extract_features(case.backbones[0], first, engine=variant[0], precision=variant[1], device=str(device))
         except EngineError as error:
             refused[variant] = str(error)
     plain: list[float] = []
     ours: dict[tuple[str, str], list[tuple[float, float, float]]] = {v: [] for v in variants if v not in refused}
     errors: dict[tuple[str, str], float] = {}
     for turn in range(rounds):
-        plain.append(plain_rate(case))
+        plain.append(plain_rate(case, device))
         for variant, rates in ours.items():
-            whole, running, features = our_rates(case, *variant)
-            rates.append((whole, running, bare_rate(case.backbones[0], *variant, seconds=seconds)))
+            whole, running, features = our_rates(case, *variant, device)
+            rates.append((whole, running, bare_rate(case.backbones[0], *variant, device, seconds=seconds)))
             errors[variant] = relative_error(features[: len(reference)], reference)
             print(f"{case.name}, round {turn + 1}, {variant}: {rates[-1]}, plain {plain[-1]:.1f}", file=sys.stderr)
     slow = statistics.median(plain)
@@ -165,20 +206,26 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only the cases whose name contains this, in any case")
     parser.add_argument("--compile", action="store_true", help="also torch-compile, which takes minutes")
     parser.add_argument("--precision", default="", help="only this one: bf16 takes an age where it is emulated")
+    parser.add_argument("--device", default="cpu", help="cuda: the networks of an accelerator; cpu by default")
+    parser.add_argument("--images", type=int, default=4096, help="of the networks of an accelerator")
     options = parser.parse_args()
+    device = torch.device(options.device)
     before = machine()
-    variants = VARIANTS + (COMPILED if options.compile else [])
+    variants = (VARIANTS if device.type == "cpu" else ON_ACCELERATOR) + (COMPILED if options.compile else [])
     variants = [variant for variant in variants if options.precision in ("", variant[1])]
     divisor, rounds, seconds = (8, 1, 1.0) if options.quick else (1, options.rounds, 5.0)
     with tempfile.TemporaryDirectory() as folder:
-        if SHARED_DATA.is_dir():
+        if device.type != "cpu":
+            cases = accelerator_cases(encoded_images(options.images // divisor, Path(folder)))
+        elif SHARED_DATA.is_dir():
             cases = shared_cases(divisor)
         else:
             print("../shared/data is not here: random JPEGs and random weights instead.", file=sys.stderr)
             cases = random_cases(512 // divisor, Path(folder))[:1]
         wanted = [case for case in cases if options.only.lower() in case.name.lower()]
-        lines = [line for case in wanted for line in measure(case, variants, rounds=rounds, seconds=seconds)]
-    print(f"Machine before: {before}\n")
+        lines = [line for case in wanted for line in measure(case, variants, device, rounds=rounds, seconds=seconds)]
+    on = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    print(f"Machine before: {before}{on}\n")
     print(
         "| images and network | side | whole, images/s | running, images/s | running / plain | bare engine, images/s "
         "| share of bare | relative difference |"

@@ -95,15 +95,17 @@ def torchvision_transform(backbone: Backbone) -> transforms.Compose:
     )
 
 
-def plain_loop(backbones: Sequence[Backbone], split: Split, *, batch_size: int = 64) -> list[torch.Tensor]:
-    """One pass for each network, two worker processes, float32 NCHW."""
+def plain_loop(
+    backbones: Sequence[Backbone], split: Split, *, batch_size: int = 64, device: str = "cpu", num_workers: int = 2
+) -> list[torch.Tensor]:
+    """One pass for each network, worker processes that decode, float32 NCHW."""
     features = []
     for backbone in backbones:
         images = TransformedImages(split, torchvision_transform(backbone))
-        loader = DataLoader(images, batch_size=batch_size, num_workers=2)
-        backbone.to("cpu")
+        loader = DataLoader(images, batch_size=batch_size, num_workers=num_workers, pin_memory=device != "cpu")
+        backbone.to(device)
         with torch.no_grad():
-            features.append(torch.cat([backbone(batch) for batch in loader]))
+            features.append(torch.cat([backbone(batch.to(device, non_blocking=True)).cpu() for batch in loader]))
     return features
 
 
