@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py           rows 10k to 1M, columns 256 and 2,048, classes 10 to 1,000; under ten minutes
     python benchmarks/scale.py --quick   the same in small, a minute
-    python benchmarks/scale.py --full    also 300k and 1M rows of 2,048 columns (4 GB on the disk), 8,142 classes; an hour
+    python benchmarks/scale.py --full    also 300k and 1M rows of 2,048 columns (4 GB of disk), 8,142 classes; an hour
     python benchmarks/scale.py --series 64 8142 16284 700MB    one size: columns, classes, rows, memory limit
 
 Features are drawn by blocks and written in float16: scales that fall as 1/j (eigenvalues as 1/j²), class means of the

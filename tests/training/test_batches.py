@@ -128,9 +128,10 @@ def test_processes_share_a_batch_between_them() -> None:
     assert shares == [SPLIT.labels[whole[0::2]].tolist(), SPLIT.labels[whole[1::2]].tolist()]
 
 
-def test_reading_ahead_keeps_the_order() -> None:
+@pytest.mark.parametrize("num_workers", [None, 0, 1, 5, 9])
+def test_reading_ahead_keeps_the_order(num_workers: int | None) -> None:
     made = batches()
-    read = [labels.tolist() for _, labels in read_ahead(made, 2, 7)]
+    read = [labels.tolist() for _, labels in read_ahead(made, 2, 7, num_workers=num_workers)]
     assert read == [made.batch(step)[1].tolist() for step in range(2, 7)]
     assert list(read_ahead(made, 3, 3)) == []
 

@@ -106,6 +106,7 @@ def distill(
     data_root: options.DataRoot = None,
     preprocess: options.Preprocess = None,
     device: options.Device = None,
+    num_workers: training.NumWorkers = None,
     precision: options.Precision = "fp32",
     cache_dir: options.CacheDir = None,
     checkpoint_steps: training.CheckpointSteps = None,
@@ -182,6 +183,7 @@ def distill(
                     name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=device,
+                    num_workers=num_workers,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
                     tracker=tracker,

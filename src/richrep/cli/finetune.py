@@ -54,6 +54,7 @@ def finetune(
     data_root: options.DataRoot = None,
     preprocess: options.Preprocess = None,
     device: options.Device = None,
+    num_workers: training.NumWorkers = None,
     precision: options.Precision = "fp32",
     checkpoint_steps: training.CheckpointSteps = None,
     tracker: training.Tracker = None,
@@ -117,6 +118,7 @@ def finetune(
                     name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=worker.choose_device(device),
+                    num_workers=num_workers,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
                     tracker=tracker,

@@ -36,6 +36,16 @@ Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", min=1, help="Passes over the training images.", show_default="by protocol"),
 ]
+NumWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--num-workers",
+        metavar="N",
+        min=0,
+        help="Threads that decode images.",
+        show_default="2 where the processor trains, else one a core",
+    ),
+]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images of a step.", show_default="by protocol")
 ]

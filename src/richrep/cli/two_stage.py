@@ -67,6 +67,7 @@ def two_stage(
     data_root: options.DataRoot = None,
     preprocess: options.Preprocess = None,
     device: options.Device = None,
+    num_workers: training.NumWorkers = None,
     precision: options.Precision = "fp32",
     memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
@@ -137,6 +138,7 @@ def two_stage(
                     name=training.name_of_seed(name, seed, seeds),
                     restart=restart,
                     device=device,
+                    num_workers=num_workers,
                     precision=precision,  # type: ignore[arg-type]  # the library checks it
                     on_progress=progress,
                     tracker=tracker,

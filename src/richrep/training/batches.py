@@ -18,7 +18,7 @@ from richrep.errors import RichrepError
 
 Batch = tuple[torch.Tensor, ...]
 
-_AHEAD = 2  # batches made while the network works
+_AHEAD = 2  # batches made while the network works, where it takes the processor
 
 
 def load_pixels(split: Split, geometry: Geometry) -> torch.Tensor:
@@ -165,10 +165,13 @@ def _draw(rows: np.ndarray, size: int, generator: np.random.Generator) -> np.nda
     return generator.choice(rows, size, replace=len(rows) < size)
 
 
-def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) -> Generator[Batch, None, None]:
+def read_ahead(
+    batches: Batches, first: int, last: int, *, num_workers: int | None = None, pin: bool = False
+) -> Generator[Batch, None, None]:
     """The batches of steps `first` to `last` - 1 in order, made in threads while the caller works on the one before.
 
     Args:
+        num_workers: threads, each with a batch of its own; None means 2. 0 counts as 1.
         pin: put them in memory from which a CUDA device copies without waiting.
     """
 
@@ -176,14 +179,15 @@ def read_ahead(batches: Batches, first: int, last: int, *, pin: bool = False) ->
         batch = batches.batch(step)
         return tuple(values.pin_memory() for values in batch) if pin else batch
 
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="richrep-batch") as pool:
+    ahead = _AHEAD if num_workers is None else max(1, num_workers)
+    with ThreadPoolExecutor(ahead, thread_name_prefix="richrep-batch") as pool:
         waiting: list[Future[Batch]] = []
         try:
-            for step in range(first, min(first + _AHEAD, last)):
+            for step in range(first, min(first + ahead, last)):
                 waiting.append(pool.submit(make, step))
             for step in range(first, last):
-                if step + _AHEAD < last:
-                    waiting.append(pool.submit(make, step + _AHEAD))
+                if step + ahead < last:
+                    waiting.append(pool.submit(make, step + ahead))
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -123,6 +123,7 @@ def distill(
     evaluate: Callable[[Backbone], dict[str, float]] | None = None,
     state_path: Path | None = None,
     device: str | None = None,
+    num_workers: int | None = None,
     precision: Precision = "fp32",
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Distilled:
@@ -198,6 +199,7 @@ def distill(
                 seed=seed,
                 precision=precision,
                 device=device,
+                num_workers=num_workers,
                 accumulate=options.accumulate,
                 clip_norm=options.clip_norm,
                 evaluate_every=total,

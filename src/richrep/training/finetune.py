@@ -155,6 +155,7 @@ def finetune(
     evaluate: Callable[[Backbone], dict[str, float]] | None = None,
     state_path: Path | None = None,
     device: str | None = None,
+    num_workers: int | None = None,
     precision: Precision = "fp32",
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Finetuned:
@@ -220,6 +221,7 @@ def finetune(
             seed=seed,
             precision=precision,
             device=device,
+            num_workers=num_workers,
             accumulate=options.accumulate,
             clip_norm=options.clip_norm,
             early_stop=EarlyStop(options.early_stop) if options.early_stop is not None else None,

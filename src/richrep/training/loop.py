@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from richrep.errors import CheckpointError, DivergedError
+from richrep.features.extract import default_num_workers
 from richrep.features.manifest import Precision
 from richrep.training.batches import Batch, Batches, read_ahead
 from richrep.training.devices import make_accelerator
@@ -66,6 +67,8 @@ class LoopOptions:
         clip_norm: largest norm of the gradient; None for no limit.
         evaluate_every: steps between evaluations; None means once an epoch; the last step is always evaluated.
         checkpoint_every: steps between two states on disk, beside those at the ends of epochs.
+        num_workers: threads that make batches, any number of which gives the same ones; None: 2 on the CPU, whose cores
+            the network takes, and beside an accelerator one a core, at most 16.
     """
 
     num_steps: int
@@ -78,6 +81,7 @@ class LoopOptions:
     evaluate_every: int | None = None
     early_stop: EarlyStop | None = None
     checkpoint_every: int | None = None
+    num_workers: int | None = None
 
 
 @dataclass
@@ -202,7 +206,7 @@ class _Run:
         first, last = self.state.step, self.options.num_steps
         self.train_mode(self.objective)
         start, elapsed_before = time.perf_counter(), self.state.elapsed_s
-        with closing(read_ahead(self.batches, first, last, pin=self.accelerator.device.type == "cuda")) as source:
+        with closing(self._source(first, last)) as source:
             while self.state.step < last and not self._should_stop():
                 self._step(next(source))
                 self.state.elapsed_s = elapsed_before + time.perf_counter() - start
@@ -215,6 +219,12 @@ class _Run:
         self.weights.leave(self.state.best)
         self._check_weights()
         self.state.elapsed_s = elapsed_before + time.perf_counter() - start
+
+    def _source(self, first: int, last: int) -> Generator[Batch, None, None]:
+        device, workers = self.accelerator.device, self.options.num_workers
+        if workers is None and device.type != "cpu":
+            workers = default_num_workers(device)
+        return read_ahead(self.batches, first, last, num_workers=workers, pin=device.type == "cuda")
 
     def _look(self, state_path: Path | None) -> None:
         """What is due after the step just taken: a check of the loss, an evaluation, a state on disk."""

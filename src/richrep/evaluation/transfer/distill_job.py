@@ -172,6 +172,7 @@ class DistillJob:
                 evaluate=self._val_scores if on_val else None,
                 state_path=self.folder.state(key_of(name)),
                 device=where.device,
+                num_workers=where.num_workers,
                 precision=where.precision,
                 on_progress=report,
             )

@@ -320,6 +320,7 @@ class _Job:
                 evaluate=(lambda backbone: quick_scores(backbone, self.val, device=where.device)) if on_val else None,
                 state_path=self.folder.state(state),
                 device=where.device,
+                num_workers=where.num_workers,
                 precision=where.precision,
                 on_progress=report,
             )

@@ -95,6 +95,7 @@ class RrlTwoStage:
             seed=stage.seed,
             state_path=stage.folder.state(f"head{number}"),
             device=stage.device,
+            num_workers=stage.num_workers,
             precision=stage.precision,
             on_progress=report,
         )

@@ -35,7 +35,7 @@ class Where:
         out: folder of records and runs.
         name: of the run; None makes one of method, backbones, data set and seed. Of several runs, a number follows.
         restart: begin runs anew.
-        device: None means CUDA when there is one.
+        device: None means CUDA when there is one. num_workers: threads that make batches; see `LoopOptions`.
         on_progress: called after every step.
         tracker: draws the curves of every training, e.g. "tensorboard", below the run's folder; None for none.
     """
@@ -44,6 +44,7 @@ class Where:
     name: str | None = None
     restart: bool = False
     device: str | None = None
+    num_workers: int | None = None
     precision: Precision = "fp32"
     on_progress: OnProgress | None = None
     tracker: str | None = None

@@ -61,6 +61,7 @@ class Stage2:
     folder: RunFolder
     memory: MemoryBudget
     device: str | None = None
+    num_workers: int | None = None
     precision: Precision = "fp32"
     on_progress: OnProgress | None = None
 

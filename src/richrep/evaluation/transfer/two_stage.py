@@ -164,6 +164,7 @@ class _Joint:
             folder=folder,
             memory=self.memory,
             device=plan.where.device,
+            num_workers=plan.where.num_workers,
             precision=plan.where.precision,
             on_progress=plan.where.on_progress,
         )
