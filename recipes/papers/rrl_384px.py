@@ -25,7 +25,8 @@ SEER = {
     "32gf+64gf+128gf+256gf": "seer_32_64_128_256_ft",
 }
 VIT = {"ViT-B/16": "vit_b16", "ViT-L/16": "vit_l16", "ViT-B/16 + ViT-L/16": "vit_cat2"}
-NUM_VAL = 50_000  # training images for the score on val, where nothing is trained
+NUM_TRAIN = 50_000  # where nothing is trained; a fifth of them is val
+SQUASHED = ["size=384", "resize=squash", "interpolation=bilinear"]  # as google-research/vision_transformer
 
 
 def make(rows: list[Row]) -> Iterator[Written]:
@@ -71,6 +72,8 @@ def _name(row: Row) -> str:
 def _recipe(name: str, rows: list[Row]) -> dict[str, Any]:
     transfer, paper = _transfer(rows[0]), rows[0]["paper"].partition(" (")[0]
     command, options, note = _command(transfer)
+    google = name.startswith("rrl/vit") and paper in PUBLISHERS
+    pixels = SQUASHED if google else PIXELS
     variables = {"wd": [5e-4], "views": 28} if transfer == "linear" else {}
     return {
         "name": name,
@@ -80,7 +83,7 @@ def _recipe(name: str, rows: list[Row]) -> dict[str, Any]:
         "time": NO_TIME,
         "variables": {"data_root": None, **variables},
         "command": command,
-        "options": {"dataset": "imagenet1k", "data-root": "${data_root}", "preprocess": PIXELS, **options},
+        "options": {"dataset": "imagenet1k", "data-root": "${data_root}", "preprocess": pixels, **options},
         "cells": [_cell(row, transfer) for row in rows],
     }
 
@@ -92,8 +95,11 @@ def _command(transfer: str) -> tuple[str, dict[str, Any], str]:
         return "probe", {"protocol": "rrl-linear", "weight-decay": "${wd}", "views": "${views}"}, note
     if transfer == "init":
         note = "As their publishers fine-tuned them: nothing is trained. Val may hold images that trained the networks."
-        return "finetune", {"protocol": "as-is", "train-size": NUM_VAL}, note
-    note = "Stage 1 is the publishers' own fine-tuning; one epoch of the joint head at 0.001, weight decay 5e-4."
+        return "finetune", {"protocol": "as-is", "train-size": NUM_TRAIN}, note
+    note = (
+        "Stage 1 is the publishers' own fine-tuning; one epoch of the joint head at 0.001, weight decay 5e-4 (the "
+        "paper trains that of four networks for two epochs, the second at a tenth)."
+    )
     return "two-stage", {"protocol": "as-is", "stage2": "rrl-two-stage"}, note
 
 

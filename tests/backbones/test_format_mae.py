@@ -13,7 +13,9 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from richrep.backbones.addresses import load_backbone
+from richrep.backbones.convert import convert
 from richrep.backbones.formats.mae import MaeFormat
+from richrep.backbones.override import override_preprocessing
 from richrep.data.preprocessing import Geometry
 from richrep.errors import CheckpointError
 
@@ -148,3 +150,13 @@ def test_a_linear_probe_opens_with_its_batch_norm_folded(tmp_path: Path, vit: nn
     torch.save({"model": half}, tmp_path / "half.pth")
     with pytest.raises(CheckpointError, match=r"its head holds head\.1\.weight .*expected a linear probe"):
         load_backbone(f"{NAME}@{tmp_path / 'half.pth'}")
+
+
+def test_one_of_averaged_patches_set_to_another_size_is_written_and_read_again(tmp_path: Path, averaging: Any) -> None:
+    torch.save({"model": averaging.state_dict()}, tmp_path / "ft.pth")
+    small = override_preprocessing(load_backbone(f"{NAME}@{tmp_path / 'ft.pth'}"), ["size=24", "resize=24"])
+    again = load_backbone(str(convert(small, tmp_path / "small.safetensors")))
+    images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(again(images), small(images))
+        assert again(images).shape == (2, 128) and again.num_classes == 5

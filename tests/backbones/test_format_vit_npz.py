@@ -15,7 +15,10 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from richrep.backbones.addresses import load_backbone
+from richrep.backbones.convert import convert
 from richrep.backbones.formats.vit_npz import VitNpzFormat
+from richrep.backbones.override import override_preprocessing
+from richrep.backbones.run_model import check_can_be_kept, save_run_model
 from richrep.data.preprocessing import Geometry, Preprocessing
 from richrep.errors import CheckpointError
 
@@ -245,3 +248,20 @@ def test_heads_that_a_token_cannot_share_are_refused(tmp_path: Path) -> None:
     shapes = {f"{attention}/{part}/kernel": np.zeros((35, 5, 7), np.float32) for part in ("query", "key", "value")}
     with pytest.raises(CheckpointError, match=r"12 blocks and 5 heads, expected .* heads that share the 192 values"):
         load_backbone(save(arrays | shapes, tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("size_px", [24, 60])  # 60: seven patches of 8 pixels and a half
+def test_one_of_unusual_sizes_set_to_other_images_is_written_trained_and_read_again(
+    tmp_path: Path, arrays: Arrays, size_px: int
+) -> None:
+    changed = override_preprocessing(
+        load_backbone(f"{NAME}@{save(arrays, tmp_path / 'x.npz')}"), [f"size={size_px}", f"resize={size_px}"]
+    )
+    again = load_backbone(str(convert(changed, tmp_path / "changed.safetensors")))
+    save_run_model(tmp_path / "run" / "model", [changed], None, method="finetune", dataset="digits")
+    of_run = load_backbone(f"run:{tmp_path / 'run'}")
+    with torch.inference_mode():
+        for found in (again, of_run):
+            assert torch.equal(found(images_of(size_px)), changed(images_of(size_px)))
+            assert found.preprocessing == changed.preprocessing
+    check_can_be_kept([changed, again])

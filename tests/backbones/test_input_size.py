@@ -65,7 +65,8 @@ def test_windows_and_concatenations_are_set_too(vit, images) -> None:
     swin = override_preprocessing(load_backbone("random/swin_tiny_patch4_window7_224"), ["size=448"])
     with torch.inference_mode():
         assert swin.to("cpu")(torch.zeros(1, 3, 448, 448)).shape == (1, 768)
-    both = override_preprocessing(concat(vit, load_backbone("random/resnet18")), ["size=96"])
+    resnet = override_preprocessing(load_backbone("random/resnet18"), ["resize=248"])  # as the ViT
+    both = override_preprocessing(concat(vit, resnet), ["size=96"])
     small = override_preprocessing(vit, ["size=96"])
     assert both.to("cpu")(images).shape == (2, 192 + 512)
     same = override_preprocessing(concat(vit, vit), ["size=96"]).to("cpu")
@@ -77,10 +78,19 @@ def test_convolutions_take_any_size_as_they_are() -> None:
     assert override_preprocessing(net, ["size=96"]).trunk is net.trunk
 
 
+def test_a_network_of_which_only_a_part_has_a_size_is_not_set_and_read_again_as_it_is(tmp_path: Path) -> None:
+    net = load_backbone("random/sequencer2d_s")
+    changed = override_preprocessing(net, ["size=96"])
+    assert changed.trunk is net.trunk and "resampled" not in changed.load_report[-1]
+    again = load_backbone(str(convert(changed, tmp_path / "net.safetensors")))
+    assert again.preprocessing == changed.preprocessing
+
+
 @pytest.mark.parametrize(
     ("address", "size", "message"),
     [
         (f"random/{TINY}", 10, "10x10 px"),
+        ("random/mvitv2_tiny", 288, "288x288 px"),
         ("random/mixer_s32_224", 96, "Its own size is 224x224; leave size out"),
     ],
 )

@@ -226,3 +226,19 @@ def test_two_processes_train_as_one_does_and_the_first_alone_speaks(cli) -> None
         torch.testing.assert_close(
             getattr(first, part).state_dict(), getattr(second, part).state_dict(), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lr", 0.1], "--lr says nothing"),
+        (["--epochs", 1, "--ema", 0.9], "--epochs, --ema says nothing"),
+        (["--head-init", "normal"], "--head-init says nothing"),
+        (["--weight-decay", 1e-4, "--weight-decay", 1e-3], "--weight-decay of several says nothing"),
+        (["--no-augment"], "--augment says nothing"),
+    ],
+)
+def test_options_of_a_training_are_refused_where_there_is_none(cli, checkpoints, tmp_path, options, words) -> None:
+    outcome = cli("finetune", "-b", checkpoints[0], "-d", "digits", "--protocol", "as-is", *options)
+    assert outcome.code == 2 and "Protocol as-is trains nothing" in outcome.message and words in outcome.message
+    assert not (tmp_path / "runs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,14 @@ import torch
 from torch import nn
 
 from richrep.backbones.backbone import Backbone
+from richrep.backbones.checkpoint import Checkpoint
+from richrep.backbones.concat import SideBySide
 from richrep.data.preprocessing import Preprocessing
 from richrep.errors import RichrepError
 
 HINT = "input_px"  # of a checkpoint whose network was set to another size than its name says, "384x384"
+REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)  # of timm's networks
+_SIZE = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})")
 
 
 def for_images_of(backbone: Backbone, preprocessing: Preprocessing) -> Backbone:
@@ -46,13 +51,12 @@ def for_images_of(backbone: Backbone, preprocessing: Preprocessing) -> Backbone:
         with torch.inference_mode():
             features = changed(torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device))
         if features.shape != (1, backbone.feature_dim):
-            raise ValueError(f"it gives {tuple(features.shape[1:])} features there, {backbone.feature_dim} else.")
-    except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(f"it gives {tuple(features.shape[1:])} features there, {backbone.feature_dim} else")
+    except REFUSALS as error:
         own = backbone.preprocessing.geometry.size_px
         raise RichrepError(
-            f"{backbone.address} cannot take images of {size[0]}x{size[1]} px: {error} Its own size is "
-            f"{own[0]}x{own[1]}; leave size out, or choose one that it can take (transformers: a multiple of their "
-            "patches and windows)."
+            f"{backbone.address} cannot take images of {size[0]}x{size[1]} px: {str(error).rstrip('.')}. "
+            f"Its own size is {own[0]}x{own[1]}; leave size out, or choose one that it can take."
         ) from None
     return changed
 
@@ -65,10 +69,17 @@ def set_size(network: nn.Module, size_px: tuple[int, int]) -> None:
         model.set_input_size(img_size=size_px)
 
 
-def _sized(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules that have one size of image, those of timm that can be set to another."""
-    if hasattr(module, "set_input_size"):
-        yield module
-    else:
-        for child in module.children():
-            yield from _sized(child)
+def hinted_size(checkpoint: Checkpoint) -> tuple[int, int] | None:
+    """The size that the network of a file was set to; None where the file says none that can be."""
+    said = _SIZE.fullmatch(checkpoint.hints.get(HINT, ""))
+    return (int(said[1]), int(said[2])) if said else None
+
+
+def _sized(trunk: nn.Module) -> Iterator[nn.Module]:
+    """The networks of a trunk, one or several side by side, that timm can set to another size of image."""
+    if isinstance(trunk, SideBySide):
+        for member in trunk.members:
+            for part in member.children():
+                yield from _sized(part)
+    elif hasattr(trunk, "set_input_size"):
+        yield trunk

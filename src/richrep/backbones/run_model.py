@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import nn
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.concat import concat
 from richrep.backbones.convert import convert
+from richrep.backbones.input_size import HINT
 from richrep.backbones.load_file import load_file
 from richrep.errors import AddressError, CheckpointError
 from richrep.paths import write_whole
@@ -108,9 +110,15 @@ def save_run_model(
 
 
 def check_can_be_kept(members: Sequence[Backbone]) -> None:
-    """Raises CheckpointError for a member that `save_run_model` could not write, to be asked before it is trained."""
+    """Raises CheckpointError for a member that `save_run_model` could not write, to be asked before it is trained.
+
+    One whose images were set to another size is written and read once, as its family must lay it out at that size.
+    """
     for member in members:
-        _without_head(member)
+        plain = _without_head(member)
+        if plain.origin is not None and HINT in plain.origin.hints:
+            with tempfile.TemporaryDirectory(prefix="richrep-") as folder:
+                load_file(convert(plain, Path(folder) / "member.safetensors"), address=member.address)
 
 
 def _without_head(member: Backbone) -> Backbone:

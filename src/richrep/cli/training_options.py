@@ -194,6 +194,10 @@ _MADE = ("optimizer", "schedule", "warmup_epochs", "head_lr", "layer_decay", "mi
 _KNOWN = (*_REPEATED, *_FIELDS, *_MADE, "refit")
 
 
+# options that are not written as they are called
+_WRITTEN = {"lrs": "lr", "weight_decays": "weight-decay of several", "milestones": "milestone", "ema_decay": "ema"}
+
+
 def changed_by(protocol: TransferProtocol[Options], parameters: Mapping[str, Any]) -> TransferProtocol[Options]:
     """The protocol with what a command was given; `parameters` are all of its, by their names in its function."""
     given = {_RENAMED.get(name, name): value for name, value in parameters.items()}
@@ -220,6 +224,8 @@ def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> Trans
     from richrep.training.mix import MixOptions
 
     given = {name: value for name, value in given.items() if value is not None}
+    if protocol.options.epochs == 0:
+        _check_nothing_is_trained(protocol.name, given)
     training: Any = protocol.options  # of which every method has its own fields
     groups = {name: given[name] for name in ("head_lr", "layer_decay") if name in given}
     simple = {name: given[name] for name in _FIELDS if name in given}
@@ -247,6 +253,20 @@ def changed(protocol: TransferProtocol[Options], given: dict[str, Any]) -> Trans
     if "refit" in given:
         changes["refit"] = given["refit"]
     return replace(protocol, **changes)
+
+
+def _check_nothing_is_trained(name: str, given: Mapping[str, Any]) -> None:
+    """Raises RichrepError for options of a training, where there is none; one weight decay is of a second stage."""
+    from richrep.errors import RichrepError
+
+    meant = {"checkpoint_every"} | ({"augment"} if given.get("augment") is not False else set())
+    meant |= {"weight_decays"} if len(given.get("weight_decays", ())) == 1 else set()
+    words = [_WRITTEN.get(option, option).replace("_", "-") for option in given if option not in meant]
+    if words:
+        raise RichrepError(
+            f"Protocol {name} trains nothing, so {', '.join(f'--{word}' for word in words)} says nothing there. "
+            "Leave it out, or choose another protocol."
+        )
 
 
 def _changed_schedule(own: Schedule, given: dict[str, Any]) -> Schedule:

@@ -12,7 +12,8 @@ import torch
 
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
-from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.features.normalize import DEFAULT_NORMALIZATIONS, Normalization
+from richrep.features.pca import Pca
 from richrep.features.rows import Features, Rows, as_rows
 from richrep.heads.coordinates import shared_moments
 from richrep.heads.linear import Linear, linear_logits, linear_predictions
@@ -42,6 +43,7 @@ class Selection:
         best: the candidate with the highest val accuracy.
         val_logits: (N_val, K) of the best candidate, fitted on train alone.
         linear: its weights (K, D) and biases (K,), from which a refit on train and val starts.
+        normalization: of the best, fitted on train.
         candidates: all that were tried.
         solver: how the path of the best was solved, see `solve_logistic_path`.
         elapsed_s: time spent.
@@ -50,6 +52,7 @@ class Selection:
     best: Candidate
     val_logits: torch.Tensor
     linear: Linear
+    normalization: Normalization | Pca
     candidates: tuple[Candidate, ...]
     solver: dict[str, Any]
     elapsed_s: float
@@ -146,7 +149,15 @@ def select_logistic(
     point = contest.point
     logits = linear_logits(val, point.weights, point.biases, point.normalization)
     linear = point.weights, point.biases
-    return Selection(contest.best, logits, linear, tuple(contest.candidates), solver, time.perf_counter() - start)
+    return Selection(
+        best=contest.best,
+        val_logits=logits,
+        linear=linear,
+        normalization=point.normalization,
+        candidates=tuple(contest.candidates),
+        solver=solver,
+        elapsed_s=time.perf_counter() - start,
+    )
 
 
 def _held(rows: Rows, memory: MemoryBudget) -> Features:

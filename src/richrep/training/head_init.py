@@ -18,7 +18,7 @@ _NORMAL_STD = 0.01
 _CHUNK_ROWS = 64
 _TESTED_ROWS = 16
 _ROUNDING = 1e-9  # of the largest logit, in float64: about 1e7 times that of one operation
-_AFRESH = "Start afresh with head init 'default' or 'normal'."
+AFRESH = "Start afresh with head init 'default' or 'normal'."
 
 
 def make_head(
@@ -60,7 +60,7 @@ def linear_of_head(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     """
     head = backbone.head
     if head is None:
-        raise RichrepError(f"{backbone.address} has no head of its own. {_AFRESH}")
+        raise RichrepError(f"{backbone.address} has no head of its own. {AFRESH}")
     if isinstance(head, nn.Linear) and isinstance(backbone.pool, nn.Identity):
         weight = head.weight.detach()
         bias = head.bias.detach() if head.bias is not None else weight.new_zeros(len(weight))
@@ -69,7 +69,7 @@ def linear_of_head(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     return weight.to("cpu", torch.float32, copy=True), bias.to("cpu", torch.float32, copy=True)
 
 
-def check_same_classes(class_names: Mapping[str, Sequence[str]], *, advice: str = _AFRESH) -> None:
+def check_same_classes(class_names: Mapping[str, Sequence[str]], *, advice: str = AFRESH) -> None:
     """Raises RichrepError when the heads of several networks, or a head and its data, do not mean the same classes.
 
     Args:
@@ -105,7 +105,7 @@ def _cat_weights(head: nn.Linear, members: Sequence[Backbone], generator: torch.
     counts = {member.address: len(bias) for member, (_, bias) in zip(members, heads, strict=True)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{address} {count}" for address, count in counts.items())
-        raise RichrepError(f"Heads of different numbers of classes cannot be averaged: {listed}. {_AFRESH}")
+        raise RichrepError(f"Heads of different numbers of classes cannot be averaged: {listed}. {AFRESH}")
     weight = torch.cat([weight for weight, _ in heads], dim=1) / len(heads)
     _copy_into(head, weight, torch.stack([bias for _, bias in heads]).mean(0), members)
 
@@ -132,11 +132,11 @@ def _copy_into(head: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, member
     if len(weight) != head.out_features:
         raise RichrepError(
             f"The head of {names} has {len(weight)} classes, the data {head.out_features}; a head is kept only for the "
-            f"classes it was trained on. {_AFRESH}"
+            f"classes it was trained on. {AFRESH}"
         )
     if weight.shape[1] != head.in_features:
         raise RichrepError(
-            f"The head of {names} takes {weight.shape[1]} features, the backbone gives {head.in_features}. {_AFRESH}"
+            f"The head of {names} takes {weight.shape[1]} features, the backbone gives {head.in_features}. {AFRESH}"
         )
     head.weight.copy_(weight)
     head.bias.copy_(bias)
@@ -167,7 +167,7 @@ def _check_linear(logits: torch.Tensor, expected: torch.Tensor, backbone: Backbo
         layers = ", ".join(type(layer).__name__ for layer in head.modules() if not list(layer.children()))
         raise RichrepError(
             f"The head of {backbone.address} ({layers}) is not linear in the pooled features, so no linear head starts "
-            f"from it. {_AFRESH}"
+            f"from it. {AFRESH}"
         )
 
 

@@ -190,7 +190,8 @@ class _Run:
         network, self.stepper = self.accelerator.prepare(self.objective, self.optimizer)
         self.gradient = BatchGradient(self.accelerator, network, self.options.seed, self.options.accumulate)
         self.ema = make_ema(self.objective, self.ema_options) if self.ema_options is not None else None
-        self.weights = Weights(self.objective, self.optimizer, self.train_mode, self.ema, self.calibrate)
+        calibrate = self.calibrate if self.options.num_steps else None  # of weights that nothing moved
+        self.weights = Weights(self.objective, self.optimizer, self.train_mode, self.ema, calibrate)
         if state_path is not None:
             self._go_on(state_path)
         cuda = [device] if device.type == "cuda" else []

@@ -18,6 +18,7 @@ from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.runs import Where
 from richrep.evaluation.transfer.two_stage import two_stage
 from richrep.evaluation.transfer.two_stage_logistic import TwoStageLogistic
+from richrep.training.optimizers import OptimizerOptions
 
 SIZES = {"train_size": 100, "test_size": 60}
 
@@ -67,9 +68,32 @@ def test_the_second_stage_begins_at_the_mean_of_the_heads_that_came(addresses, t
     assert [record.id for record in again] == [record.id for record in records]
 
 
+def test_statistics_of_norms_stay_with_an_optimizer_that_would_measure_them_anew(tuned, addresses, tmp_path) -> None:
+    free = replace(AS_IS, options=replace(AS_IS.options, optimizer=OptimizerOptions("schedulefree-sgd")))
+    (record,) = finetune(addresses[:1], "digits", protocol=free, where=Where(out=tmp_path), **SIZES)
+    assert record.metrics["test"] == tuned[1][0].metrics["test"]
+
+
+def test_a_member_without_a_head_is_said_before_anything_is_scored_or_written(addresses, tmp_path: Path) -> None:
+    told: list[Record] = []
+    with pytest.raises(RichrepError, match=r"has no head of its own\. Protocol as-is trains nothing: leave"):
+        two_stage(
+            [addresses[0], "random/resnet20"],
+            "digits",
+            protocol="as-is",
+            stage2="two-stage-logistic",
+            where=Where(out=tmp_path),
+            cache=None,
+            on_record=told.append,
+            **SIZES,
+        )
+    assert told == [] and list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_trained_only_where_a_head_is_there(tmp_path: Path) -> None:
     with pytest.raises(RichrepError, match="has no head of its own"):
         finetune(["random/resnet20"], "digits", protocol="as-is", where=Where(out=tmp_path), **SIZES)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(RichrepError, match="epochs must be at least 1, got 0"):
         replace(AS_IS.options, head_init="normal")
     with pytest.raises(RichrepError, match="epochs must be at least 0, got -1"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,12 +16,11 @@ from richrep.backbones.families.library_index import Entry, alike, count_values,
 from richrep.backbones.families.metadata import read_preprocessing, timm_preprocessing
 from richrep.backbones.families.stem_pool import heed_stem_pool
 from richrep.backbones.families.vit_hints import heed_vit_hints
-from richrep.backbones.input_size import HINT, set_size
+from richrep.backbones.input_size import HINT, REFUSALS, hinted_size, set_size
 from richrep.data.preprocessing import Preprocessing
 from richrep.errors import CheckpointError
 
 _INDEX_CLASSES = 1000  # of the classifiers that the index describes
-_SIZE = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})")
 _HIDDEN_LAYER = "pre_logits."  # of the first ViTs, also in files that timm published until 2022
 
 
@@ -92,14 +90,15 @@ class TimmFamily:
 
 def _heed_size(model: Any, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Sets a model to the size of images that the file says its network was set to; the hints heeded."""
-    said = _SIZE.fullmatch(checkpoint.hints.get(HINT, ""))
-    if said is None or not hasattr(model, "set_input_size"):
+    size = hinted_size(checkpoint)
+    if size is None or not hasattr(model, "set_input_size"):
         return ()
     try:
-        set_size(model, (int(said[1]), int(said[2])))
-    except (AssertionError, RuntimeError, ValueError) as error:
+        set_size(model, size)
+    except REFUSALS as error:
         raise CheckpointError(
-            f"{checkpoint.path} says that its network takes {said[0]} px, and it cannot: {error}"
+            f"{checkpoint.path} says that its network takes {size[0]}x{size[1]} px, and it cannot: "
+            f"{str(error).rstrip('.')}. Get the file anew."
         ) from None
     return (HINT,)
 
@@ -166,7 +165,8 @@ def published_preprocessing(model: Any) -> tuple[Preprocessing, str]:
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    note = f"as timm's {'.'.join(filter(None, (model.pretrained_cfg['architecture'], model.pretrained_cfg['tag'])))}"
+    known = (model.pretrained_cfg["architecture"], model.pretrained_cfg.get("tag"))
+    note = f"as timm's {'.'.join(filter(None, known))}"
     if config["crop_mode"] != "center" and not (config["crop_mode"] == "squash" and config["crop_pct"] == 1.0):
         note += f", but cropped where timm would {config['crop_mode']}"
     return timm_preprocessing(config), note

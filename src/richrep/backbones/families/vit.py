@@ -24,7 +24,7 @@ from richrep.backbones.formats.vit_tensors import (
     pools_patches,
     read_vit_shape,
 )
-from richrep.backbones.input_size import HINT
+from richrep.backbones.input_size import HINT, hinted_size
 from richrep.errors import CheckpointError
 
 _NAMED = re.compile(r"vit_(tiny|small|base|large|huge|giant|gigantic)_patch\d+_(clip_)?(quickgelu_)?\d+")
@@ -95,7 +95,7 @@ class VitFamily:
         if spelled := re.fullmatch(self.spelled, architecture):
             return _lay_out(_spelled_choices(spelled, checkpoint), checkpoint)
         hints = checkpoint.hints
-        if "activation" in hints and architecture == _name(checkpoint, hints["activation"]):
+        if "activation" in hints and _is_called(architecture, _name(checkpoint, hints["activation"]), checkpoint):
             choices = _Choices(
                 read_vit_shape(checkpoint.tensors).depth,
                 _heads(checkpoint),
@@ -118,6 +118,12 @@ def _name(checkpoint: Checkpoint, activation: str) -> str:
     clip = "clip_" if _has_first_norm(checkpoint) else ""
     quick = "quickgelu_" if activation == QUICK_GELU else ""
     return f"vit_{size}_patch{shape.patch_px}_{clip}{quick}{shape.size_px}"
+
+
+def _is_called(name: str, own: str, checkpoint: Checkpoint) -> bool:
+    """Whether `name` is its own; the size in it does not count where the network was set to another."""
+    last = re.compile(r"\d+$")
+    return name == own or (HINT in checkpoint.hints and last.sub("", name) == last.sub("", own))
 
 
 def _at(checkpoint: Checkpoint) -> str:
@@ -148,7 +154,7 @@ def _spelled_choices(spelled: re.Match[str], checkpoint: Checkpoint) -> _Choices
     shape, depth, num_heads = read_vit_shape(checkpoint.tensors), int(spelled[1]), int(spelled[2])
     clip, quick = "clip_" if _has_first_norm(checkpoint) else "", spelled[4] or ""
     own = f"vit_{shape.width}x{depth}_heads{num_heads}_patch{shape.patch_px}_{clip}{quick}{shape.size_px}"
-    if spelled[0] != own:
+    if not _is_called(spelled[0], own, checkpoint):
         raise CheckpointError(
             f"{checkpoint.path} does not hold {spelled[0]}: by its width, patches, first norm and positions it could "
             f"be {own}. Correct the name."
@@ -186,7 +192,7 @@ def _make_trunk(shape: VitShape, choices: _Choices, checkpoint: Checkpoint) -> n
     from timm.models import VisionTransformer
 
     model: nn.Module = VisionTransformer(
-        img_size=shape.size_px,
+        img_size=hinted_size(checkpoint) or shape.size_px,
         patch_size=shape.patch_px,
         global_pool="avg" if pools_patches(checkpoint.tensors) else "token",
         num_classes=0,

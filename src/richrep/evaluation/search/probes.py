@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from richrep.evaluation.search.kept import KeptProbes
+from richrep.evaluation.search.kept import Kept, KeptProbes
 from richrep.evaluation.search.strategies import Subset
 from richrep.evaluation.selection import Candidate, Selection, select_logistic
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.rows import as_rows
+from richrep.heads.linear import linear_logits
 from richrep.heads.logistic import LogisticHead
 
 _DECADE = 10.001  # a factor: penalties half a decade apart, which rounding may put beside their place
@@ -38,11 +40,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What is remembered of every full probe; its logits and weights are read again where they are needed.
-
-    Attributes:
-        best: the chosen candidate. val_correct: (N_val,) bool.
-    """
+    """What is remembered of a full probe: the chosen candidate, and which val images it has right, (N_val,) bool."""
 
     best: Candidate
     val_correct: torch.Tensor
@@ -74,21 +72,34 @@ class Probes:
     keep_below: Path | None = None
     probed: dict[Subset, Probed] = field(default_factory=dict)
     fitted: dict[Subset, Fitted] = field(default_factory=dict)
-    _bounds: dict[tuple[Subset, str, tuple[float, ...]], float] = field(default_factory=dict)
+    _bounds: dict[tuple[Subset, str, tuple[float, ...]], float] = field(default_factory=dict, init=False)
 
-    def select(self, subset: Subset) -> Selection:
-        """Penalty and normalisation of the concatenation of `subset`, by val accuracy; sees no test."""
-        return self._kept.load(subset) or self._select_and_keep(subset)
+    def kept(self, subset: Subset) -> Kept:
+        """The full probe of the concatenation of `subset`: penalty and normalisation by val accuracy; sees no test.
+
+        Made once; its weights are read again from where they are kept.
+        """
+        dim = sum(self.trainval[i].feature_dim for i in subset)
+        found = self._store.load(subset, num_val=len(self.val_rows), feature_dim=dim)
+        if found is None:
+            found = Kept.of(self._tried(subset, self.cs, self.normalizations), self.val_labels)
+            self._store.save(subset, found)
+        self.probed[subset] = Probed(found.best, found.val_correct, found.elapsed_s)
+        return found
+
+    def val_logits(self, subset: Subset) -> torch.Tensor:
+        """(N_val, K) of the full probe of `subset`."""
+        found, joint = self.kept(subset), self._joint(self.trainval, subset)
+        val = as_rows(joint.features, torch.as_tensor(self.val_rows))
+        return linear_logits(val, *found.linear, found.normalization)
 
     def _known(self, subset: Subset) -> Probed:
         if subset not in self.probed:
-            found = self.select(subset)
-            correct = found.val_logits.argmax(1) == self.val_labels
-            self.probed[subset] = Probed(found.best, correct, found.elapsed_s)
+            self.kept(subset)
         return self.probed[subset]
 
     @cached_property
-    def _kept(self) -> KeptProbes:
+    def _store(self) -> KeptProbes:
         return KeptProbes(
             self.keep_below,
             {
@@ -99,11 +110,6 @@ class Probes:
             },
         )
 
-    def _select_and_keep(self, subset: Subset) -> Selection:
-        found = self._tried(subset, self.cs, self.normalizations)
-        self._kept.save(subset, found)
-        return found
-
     def _tried(self, subset: Subset, cs: Sequence[float], normalizations: Sequence[str]) -> Selection:
         joint = self._joint(self.trainval, subset)
         options: dict[str, Any] = {"cs": cs, "normalizations": normalizations, "memory": self.memory}
@@ -111,7 +117,7 @@ class Probes:
 
     def end(self) -> None:
         """Nothing needs to be kept any more."""
-        self._kept.drop()
+        self._store.drop()
 
     def at_least(self, subset: Subset, best: Subset) -> float:
         """Val accuracy of the concatenation of `subset` by what was chosen for `best`: its normalisation, and the
@@ -146,7 +152,7 @@ class Probes:
     def score(self, subset: Subset) -> Fitted:
         """The chosen head refitted on train and val, and its logits on test."""
         if subset not in self.fitted:
-            chosen, start = self.select(subset), time.perf_counter()
+            chosen, start = self.kept(subset), time.perf_counter()
             joint = self._joint(self.trainval, subset)
             head = LogisticHead(
                 chosen.best.l2,

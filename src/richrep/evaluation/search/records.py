@@ -55,14 +55,14 @@ class _Writer:
     def of_probe(self, subset: Subset) -> Record:
         """The full probe of one subset."""
         probes = self.found.probes
-        chosen, fitted = probes.select(subset), probes.score(subset)
+        chosen, fitted = probes.kept(subset), probes.score(subset)
         return self._record(
             kind="probe",
             representation=representation_name(self._members(subset)),
             subset=subset,
             hyperparameters=self._hyperparameters(subset),
             solver=chosen.solver,
-            logits=(chosen.val_logits, fitted.test_logits),
+            logits=(probes.val_logits(subset), fitted.test_logits),
             steps={"select": chosen.elapsed_s, "fit": fitted.elapsed_s},
         )
 
@@ -70,7 +70,7 @@ class _Writer:
         return [self.features.backbones[i] for i in subset]
 
     def _hyperparameters(self, subset: Subset) -> dict[str, Any]:
-        best = self.found.probes.select(subset).best
+        best = self.found.probes.kept(subset).best
         return {"l2": best.l2, "normalization": best.normalization}
 
     def of_ensemble(self, test_logits: torch.Tensor) -> Record:
@@ -82,10 +82,10 @@ class _Writer:
             kind="ensemble",
             representation=f"ensemble({names})",
             subset=subset,
-            hyperparameters={"l2": [probes.select(one).best.l2 for one in alone]},
-            logits=(mean_logits([probes.select(one).val_logits for one in alone]), test_logits),
+            hyperparameters={"l2": [probes.kept(one).best.l2 for one in alone]},
+            logits=(mean_logits([probes.val_logits(one) for one in alone]), test_logits),
             steps={
-                "select": sum(probes.select(one).elapsed_s for one in alone),
+                "select": sum(probes.kept(one).elapsed_s for one in alone),
                 "fit": sum(probes.score(one).elapsed_s for one in alone),
             },
         )
@@ -98,8 +98,8 @@ class _Writer:
             representation=representation_name(self._members(chosen)),
             subset=chosen,
             hyperparameters=self._hyperparameters(chosen),
-            solver=probes.select(chosen).solver,
-            logits=(probes.select(chosen).val_logits, probes.score(chosen).test_logits),
+            solver=probes.kept(chosen).solver,
+            logits=(probes.val_logits(chosen), probes.score(chosen).test_logits),
             steps={
                 "search": self.found.search_s,
                 "select": sum(probed.elapsed_s for probed in probes.probed.values()),

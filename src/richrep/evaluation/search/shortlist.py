@@ -31,12 +31,11 @@ def probe_shortlist(proxy: Scored, full: Scored, at_least: AtLeast, *, max_membe
     while True:
         around = [s for s in neighbours(best, len(members)) if len(s) <= max_members and s not in full.values]
         bounds = {subset: at_least(subset, best) for subset in {*promising, *proxy.best(around, shortlist)}}
-        better = [
-            subset for subset in sorted(bounds, key=bounds.__getitem__)[-1:] if bounds[subset] > full.values[best]
-        ]
-        promising, before = [], best
+        highest = max(bounds.values(), default=full.values[best])
+        better = [subset for subset, bound in bounds.items() if bound == highest > full.values[best]]
         fewer = list(_without_one(best))
         full.best(better or proxy.best(fewer, len(fewer)))
+        promising, before = [], best
         (best,) = full.best(full.values)
         if best == before and not better:
             return

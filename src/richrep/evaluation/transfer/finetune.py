@@ -21,6 +21,7 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import OnFailure, Task, load_members, make_task
 from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, by_name
+from richrep.evaluation.transfer.as_is import check_heads
 from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of, leave_out
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
@@ -88,6 +89,7 @@ def finetune(
     protocol.cells(task.dataset.name)  # refuses numbers out of range before anything is trained
     if joint and len(members) < 2:
         raise RichrepError("Joint training (init-cat) trains several backbones together: give at least two.")
+    check_heads(members, task.trainval, protocol)
     groups = [members] if joint else [[member] for member in members]
     records: list[Record] = []
     for number, group in enumerate(groups):

@@ -23,6 +23,7 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
 from richrep.evaluation.task import ExtractOptions, load_members, make_task
 from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, STAGE2_PROTOCOLS, by_name
+from richrep.evaluation.transfer.as_is import check_heads
 from richrep.evaluation.transfer.ensemble import Ensemble
 from richrep.evaluation.transfer.finetune_default import DEFAULT
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
@@ -87,6 +88,7 @@ def two_stage(
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     plan = Plan(tuple(members), task, protocol, seed, where)
     plan.check(seconds)
+    check_heads(members, task.trainval, protocol)
     if where.restart:
         plan.begin_anew([Ensemble(), *seconds])
     here = replace(where, restart=False)
