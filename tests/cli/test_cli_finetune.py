@@ -242,3 +242,12 @@ def test_options_of_a_training_are_refused_where_there_is_none(cli, checkpoints,
     outcome = cli("finetune", "-b", checkpoints[0], "-d", "digits", "--protocol", "as-is", *options)
     assert outcome.code == 2 and "Protocol as-is trains nothing" in outcome.message and words in outcome.message
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_head_that_was_trained_here_is_said_to_be_left_out_of_a_converted_file(cli, tmp_path) -> None:
+    assert cli(*SMALL, "--lr", 0.05, "--name", "tuned").code == 0
+    outcome = cli("convert", "run:tuned", tmp_path / "tuned.safetensors")
+    assert outcome.code == 0
+    assert (
+        "The head of run:tuned (10 classes) is not in" in outcome.message and "itself loads with it" in outcome.message
+    )

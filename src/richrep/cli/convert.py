@@ -26,4 +26,9 @@ def convert(
 
     loaded = load_backbone(backbone)
     path = convert_backbone(loaded, output, overwrite=overwrite)
+    if loaded.head is not None and loaded.origin is not None and not loaded.origin.head_names:
+        console.say(
+            f"The head of {backbone} ({loaded.num_classes} classes) is not in {path}: it was trained on the features, "
+            f"and is no part of {loaded.architecture}. {backbone} itself loads with it."
+        )
     console.say(f"{backbone} ({loaded.family}, {loaded.architecture}) -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
