@@ -62,9 +62,9 @@ def test_the_size_in_a_file_must_be_one_that_the_network_can_take(vit, tmp_path:
 
 
 def test_windows_and_concatenations_are_set_too(vit, images) -> None:
-    swin = override_preprocessing(load_backbone("random/swin_tiny_patch4_window7_224"), ["size=448"])
+    swin = override_preprocessing(load_backbone("random/swin_tiny_patch4_window7_224"), ["size=112"])
     with torch.inference_mode():
-        assert swin.to("cpu")(torch.zeros(1, 3, 448, 448)).shape == (1, 768)
+        assert swin.to("cpu")(torch.zeros(1, 3, 112, 112)).shape == (1, 768)
     resnet = override_preprocessing(load_backbone("random/resnet18"), ["resize=248"])  # as the ViT
     both = override_preprocessing(concat(vit, resnet), ["size=96"])
     small = override_preprocessing(vit, ["size=96"])
