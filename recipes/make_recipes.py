@@ -1,10 +1,11 @@
-"""Writes one recipe for every row of the papers' tables that a command can measure, and the list of the others.
+"""Writes one recipe for every row of the papers' tables, and the list of those that nothing can be run of.
 
     python recipes/make_recipes.py FOLDER
 
 FOLDER holds what the papers published as rrl.csv, sparse.csv and trex.csv: paper, experiment, method, architecture,
-pretrain, target, transfer, metric, value, std, source. Every row goes into one recipe, or is named in README.md with
-the reason why it has none; a row that does neither stops the script.
+pretrain, target, transfer, metric, value, std, source. Every row goes into one recipe. Rows that no command can measure
+go into recipes that record the numbers and say why, and are counted in README.md; a row that goes nowhere, or into two
+recipes, stops the script.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from papers import rrl, rrl_384px, sparse, swav, timecat, trex
+from papers import recorded, rrl, rrl_384px, sparse, swav, timecat, trex
 from papers.written import Row, Written
 
 HERE = Path(__file__).resolve().parent
@@ -36,12 +37,11 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=HERE, help="folder to write to; README.md is read from there")
     options = parser.parse_args()
     rows = [row for name in ("rrl", "sparse", "trex") for row in read_rows(options.published / f"{name}.csv")]
-    written = [
-        one
-        for make in (rrl.make, rrl_384px.make, swav.make, timecat.make, trex.make, sparse.make)
-        for one in make(rows)
-    ]
+    written = [one for paper in PAPERS for one in paper.make(rows)]
+    measurable = len(written)
     left = rows_left(rows, written)
+    reasons = {row["row"]: reason for row in rows for paper in PAPERS for reason in paper.reasons(row)}
+    written += recorded.make([row for row in rows if row["row"] in reasons], reasons)
     for folder in FOLDERS:
         shutil.rmtree(options.to / folder, ignore_errors=True)
     for one in written:
@@ -51,7 +51,8 @@ def main() -> None:
     readme = options.to / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     readme.write_text(before + BEGIN + left + END + rest.partition(END)[2], encoding="utf-8")
-    print(f"{len(written)} recipes, {sum(len(one.rows) for one in written)} of {len(rows)} published numbers.")
+    numbers = [sum(len(one.rows) for one in part) for part in (written[:measurable], written[measurable:])]
+    print(f"{measurable} recipes of {numbers[0]} numbers, {len(written) - measurable} that record {numbers[1]} others.")
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -62,7 +63,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def rows_left(rows: list[Row], written: list[Written]) -> str:
-    """A Markdown table of the rows without a recipe; stops for a row that has two, or neither recipe nor reason."""
+    """A Markdown table of the rows that nothing can be run of; stops for one in two recipes, or neither."""
     recipes = Counter(row["row"] for one in written for row in one.rows)
     left: Counter[tuple[str, str, str, str]] = Counter()
     for row in rows:

@@ -214,3 +214,18 @@ options: {dataset: digits, backbone: random/resnet20, train-size: 40, test-size:
     assert cli("run", write(text)).code == 0
     assert cli("run", write(text), "epochs=2").code == 0
     assert len(list((tmp_path / "runs").glob("trial-*/model"))) == 2
+
+
+def test_a_recipe_that_nothing_can_be_run_of_shows_what_was_published_and_why(cli, write, tmp_path) -> None:
+    text = """
+name: tried/recorded
+description: numbers without networks
+unavailable: no networks published
+cells:
+  - {name: CAT2, expected: [{value: 0.6, std: 0.01, dataset: CUB, source: table 1}, {value: 0.7, dataset: Cars}]}
+"""
+    outcome = cli("run", write(text), "--markdown", "table.md")
+    assert outcome.code == 0
+    assert "tried/recorded: nothing can be run (no networks published)." in outcome.message
+    table = (tmp_path / "table.md").read_text()
+    assert "60.00 ± 1.00" in table and "70.00" in table and "CUB" in table and "Published: table 1." in table

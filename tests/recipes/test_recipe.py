@@ -57,6 +57,12 @@ cells:
         ("command: probe\ncommand: search", r"cannot be read as YAML: the key 'command' stands there twice"),
         ("command: probe\noptions: &a {x: *a}", r"aliases \(\*name\) are not allowed"),
         ("command: !!python/object/apply:os.system [ls]", r"could not determine a constructor for the tag"),
+        (
+            "unavailable: not yet\ncommand: probe\ncells: [{name: a, expected: {value: 0.5}}]",
+            r"Unavailable: nothing can be run, so leave command, options, grid, rows and include out",
+        ),
+        ("unavailable: not yet\ncells: [{name: a}]", r"every cell needs a name and an expected number"),
+        ("unavailable: not yet", r"every cell needs a name and an expected number"),
         ("command: [", r"cannot be read as YAML"),
         ("options: {backbone: [${a}/b]}", r"cannot be read as YAML: .* on one line needs quotes: '\${name}'"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from richrep.recipes.declaration import Commands
 from richrep.recipes.grid import expand
-from richrep.recipes.outcome import measured, published
+from richrep.recipes.outcome import measured, published, unavailable
 from richrep.recipes.recipe import Recipe, load_recipe
 from richrep.recipes.store import CellStore
 from richrep.reports.method_table import make_method_table
@@ -41,7 +41,8 @@ def test_every_recipe_is_valid_and_lies_where_its_name_says(
         assert recipe.hardware and recipe.time, path
         cells = expand(recipe, commands)
         assert len({cell.key for cell in cells}) == len(cells), path
-        rows = measured(cells, {recipe.name: recipe.metric}, CellStore(tmp_path), {})
+        rows = [*measured(cells, {recipe.name: recipe.metric}, CellStore(tmp_path), {}), *unavailable([recipe])]
+        assert bool(recipe.unavailable) == (not cells and not recipe.include), path
         numbers = published([recipe])
         notes = make_method_table(rows, numbers).notes
         assert not any(note.startswith("No row") for note in notes), path  # every number has its row

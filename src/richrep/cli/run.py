@@ -111,6 +111,9 @@ def run(
     recipes = override(read_all(recipe), parse_overrides(overrides or ()), commands)
     cells = [cell for one in recipes for cell in expand(one, commands)]
     check_run_names(cells)
+    for one in recipes:
+        if one.unavailable:
+            console.say(f"{one.name}: nothing can be run ({one.unavailable}). The table shows what was published.")
     commands_once = distinct(cells)
     store = CellStore(out.expanduser())
     wanted = to_run(cells, store, redo=redo, retry_failed=retry_failed)
@@ -222,11 +225,12 @@ def _duration(seconds: float) -> str:
 
 
 def _table(recipes: list[Recipe], cells: list[Cell], store: CellStore, records: dict[str, Record]) -> MethodTable:
-    from richrep.recipes.outcome import measured, published
+    from richrep.recipes.outcome import measured, published, unavailable
     from richrep.reports.method_table import make_method_table
 
     metrics = {recipe.name: recipe.metric for recipe in recipes}
-    return make_method_table(measured(cells, metrics, store, records), published(recipes))
+    rows = [*measured(cells, metrics, store, records), *unavailable(recipes)]
+    return make_method_table(rows, published(recipes))
 
 
 def _show(table: MethodTable, markdown: str | None, json: str | None) -> None:

@@ -39,6 +39,13 @@ def measured(
     return [Measured(row, metric, tuple(chosen.values())) for (row, metric), chosen in found.items()]
 
 
+def unavailable(recipes: Iterable[Recipe]) -> list[Measured]:
+    """The rows of recipes that nothing can be run of: their published numbers stand alone."""
+    return [
+        Measured(str(cell.name), recipe.metric) for recipe in recipes if recipe.unavailable for cell in recipe.cells
+    ]
+
+
 def load_records_of(cells: Iterable[Cell], store: CellStore) -> dict[str, Record]:
     """The records that the cells wrote, by id; one that is gone or damaged is logged and left out."""
     records: dict[str, Record] = {}
@@ -110,6 +117,8 @@ def published(recipes: Iterable[Recipe]) -> list[Published]:
 
 def _numbers(recipe: Recipe) -> list[tuple[list[str], list[Expected]]]:
     """Rows and the numbers that are said of them: of one cell, or of the whole recipe."""
+    if recipe.unavailable:
+        return [([str(cell.name)], cell.expected) for cell in recipe.cells]
     specs = recipe.specs()
     rows = [list(spec.rows) or [spec.name or str(spec.command)] for spec in specs]
     if not recipe.cells:

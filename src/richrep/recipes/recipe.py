@@ -98,6 +98,7 @@ class Recipe(CellSpec):
         variables: name -> default, for ${name} in options; key=value on the command line replaces them.
         metric: the score of the table, on test.
         hardware, time: what the published number took, or ours, in words.
+        unavailable: why nothing can be run, where a recipe records published numbers alone; its cells have no command.
         include: other recipes, relative to this file; this file's variables replace theirs of the same name.
         path: of the file.
     """
@@ -110,6 +111,7 @@ class Recipe(CellSpec):
     hardware: str = ""
     time: str = ""
     cells: list[CellSpec] = Field(default_factory=list)
+    unavailable: str = ""
     include: list[str] = Field(default_factory=list)
     path: Path = Field(default=Path(), exclude=True)
 
@@ -137,15 +139,24 @@ class Recipe(CellSpec):
 
     def model_post_init(self, context: object) -> None:
         """Checks what concerns several fields."""
-        if self.cells and self.command is None and any(cell.command is None for cell in self.cells):
+        if self.unavailable:
+            self._check_records_only()
+        elif self.cells and self.command is None and any(cell.command is None for cell in self.cells):
             raise ValueError("a cell has no command, and the recipe has none for all. Add `command:`")
-        if not self.cells and self.command is None and not self.include:
+        if not self.cells and self.command is None and not self.include and not self.unavailable:
             raise ValueError("nothing to run. Give `command:`, `cells:` or `include:`")
         numbers = [expected for part in (self, *self.cells) for expected in part.expected]
         self._check_rows(numbers)
         for number in numbers if self.metric in FRACTIONS else ():
             if not 0 <= number.value <= 1:
                 raise ValueError(f"expected {number.value}: {self.metric} is a fraction in [0, 1], not percent")
+
+    def _check_records_only(self) -> None:
+        """A recipe that cannot be run names nothing to run, and a number for each of its rows."""
+        if self.include or any(part.command or part.options or part.grid or part.rows for part in (self, *self.cells)):
+            raise ValueError("unavailable: nothing can be run, so leave command, options, grid, rows and include out")
+        if not self.cells or not all(cell.name and cell.expected for cell in self.cells):
+            raise ValueError("unavailable: every cell needs a name and an expected number")
 
     def _check_rows(self, numbers: list[Expected]) -> None:
         """A number of a row that no part lists; where a part lists none, its rows are known once it has run."""
@@ -157,7 +168,9 @@ class Recipe(CellSpec):
                     raise ValueError(unknown_name_message("row", number.row, rows, max_listed=20))
 
     def specs(self) -> list[CellSpec]:
-        """The cells, each with what it takes over from the recipe; the recipe itself where it lists none."""
+        """The cells to run, each with what it takes over from the recipe; the recipe itself where it lists none."""
+        if self.unavailable:
+            return []
         if not self.cells:
             own_row = self.model_copy(update={"name": self.name.rpartition("/")[2]})
             return [own_row] if self.command is not None else []
