@@ -40,8 +40,9 @@ from richrep.errors import EngineError
 from richrep.features.engines import ENGINES
 from richrep.features.engines.choose import relative_error
 from richrep.features.engines.engine import Work
-from richrep.features.extract import default_batch_size, extract_features
+from richrep.features.extract import extract_features
 from richrep.features.forward import forward_threads, inference
+from richrep.features.loop_options import default_batch_size
 from richrep.features.progress import ExtractionProgress
 
 VARIANTS = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]

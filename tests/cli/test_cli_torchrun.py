@@ -63,7 +63,7 @@ def test_without_a_device_workers_compute_on_the_cpu(monkeypatch) -> None:
 @pytest.mark.parametrize(("cores", "threads"), [(8, 4), (3, 1), (1, 1), (100, 50)])
 def test_workers_of_a_machine_divide_its_cores(monkeypatch, cores, threads) -> None:
     given = []
-    monkeypatch.setattr("richrep.features.extract.available_cores", lambda: cores)
+    monkeypatch.setattr("richrep.features.loop_options.available_cores", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's default
     worker = Worker(0, 2, 0, 2)
@@ -80,6 +80,8 @@ def test_commands_of_one_process_refuse_to_be_started_several_times(cli, start) 
     outcome = cli("probe", "-b", "random/resnet20", "-d", "digits")
     assert outcome.code == 2
     assert outcome.err.startswith("[worker 1] Error: richrep probe is the work of one process, torchrun started 2. ")
+    assert "Fine-tune the members with torchrun" in cli("two-stage", "-b", "random/resnet20", "-d", "digits").err
+    assert "Run richrep distill by itself." in cli("distill", "-b", "random/resnet20", "-d", "digits").err
     start(0, 1)
     assert "nowhere" in cli("probe", "-b", "nowhere.pth", "-d", "digits").message  # one worker may do all
 

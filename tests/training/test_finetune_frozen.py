@@ -17,7 +17,7 @@ from richrep.data.split import Split
 from richrep.features.extract import extract_features
 from richrep.training.batches import ImageBatches
 from richrep.training.finetune import Finetuned, FinetuneOptions, finetune, joined
-from richrep.training.loop import TrainingProgress
+from richrep.training.loop_values import TrainingProgress
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.schedules import Schedule
 from richrep.training.state import load_state

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from richrep.errors import CheckpointError, DivergedError, RichrepError
 from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
-from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, train
+from richrep.training.loop import train
+from richrep.training.loop_values import LoopOptions, TrainingProgress, TrainingResult
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
 from richrep.training.parameter_groups import make_parameter_groups
 from richrep.training.schedules import Schedule

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from richrep.errors import RichrepError
-from richrep.training.loop import TrainingProgress
+from richrep.training.loop_values import TrainingProgress
 from richrep.training.trackers import check_tracker, tracking
 
 

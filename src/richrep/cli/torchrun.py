@@ -89,7 +89,7 @@ class Worker:
             return num_workers
         import torch
 
-        from richrep.features.extract import available_cores
+        from richrep.features.loop_options import available_cores
 
         share = max(1, available_cores() // self.local_world_size)
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":

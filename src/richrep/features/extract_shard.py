@@ -11,7 +11,8 @@ from richrep.backbones.backbone import Backbone
 from richrep.data.split import Split
 from richrep.features.batches import OnBadImage
 from richrep.features.cache import FeatureCache
-from richrep.features.extract import filled_sinks, make_options, with_views
+from richrep.features.extract import filled_sinks, with_views
+from richrep.features.loop_options import make_options
 from richrep.features.manifest import Precision, Request
 from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback

@@ -22,7 +22,8 @@ from richrep.features.manifest import Precision
 from richrep.training.batches import ImageBatches
 from richrep.training.distill_objective import DistillObjective, average_heads
 from richrep.training.head_init import check_same_classes
-from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, train
+from richrep.training.loop import train
+from richrep.training.loop_values import LoopOptions, TrainingProgress, TrainingResult
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.norms import recompute_norm_statistics
 from richrep.training.optimizers import OptimizerOptions, make_optimizer

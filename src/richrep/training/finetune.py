@@ -22,7 +22,8 @@ from richrep.training.batches import Batch, ImageBatches
 from richrep.training.early_stop import EarlyStop
 from richrep.training.ema import EmaOptions
 from richrep.training.head_init import KEPT_HEADS, check_same_classes, make_head
-from richrep.training.loop import LoopOptions, TrainingProgress, TrainingResult, as_it_is, train
+from richrep.training.loop import as_it_is, train
+from richrep.training.loop_values import LoopOptions, TrainingProgress, TrainingResult
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.masks import MaskedParameter, keep_masks, mask_gradients, masked_parameters
 from richrep.training.mix import MixOptions, mix_batch

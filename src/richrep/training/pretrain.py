@@ -13,7 +13,8 @@ from richrep.backbones.hashing import sha256_of_tensors
 from richrep.data.split import Split
 from richrep.errors import RichrepError
 from richrep.training.batches import ImageBatches
-from richrep.training.loop import LoopOptions, train
+from richrep.training.loop import train
+from richrep.training.loop_values import LoopOptions
 from richrep.training.losses import cross_entropy_loss
 from richrep.training.optimizers import OptimizerOptions, make_optimizer
 from richrep.training.parameter_groups import make_parameter_groups

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from richrep.errors import RichrepError, unknown_name_message
-from richrep.training.loop import TrainingProgress
+from richrep.training.loop_values import TrainingProgress
 
 
 def check_tracker(name: str | None) -> None:

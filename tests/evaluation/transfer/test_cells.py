@@ -9,7 +9,7 @@ import pytest
 
 from richrep.errors import DivergedError
 from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell
-from richrep.training.loop import TrainingResult
+from richrep.training.loop_values import TrainingResult
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import open_run
 

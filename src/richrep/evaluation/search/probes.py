@@ -93,7 +93,8 @@ class Probes:
         val = as_rows(joint.features, torch.as_tensor(self.val_rows))
         return linear_logits(val, *found.linear, found.normalization)
 
-    def _known(self, subset: Subset) -> Probed:
+    def known(self, subset: Subset) -> Probed:
+        """What was chosen for `subset`, without its weights."""
         if subset not in self.probed:
             self.kept(subset)
         return self.probed[subset]
@@ -125,7 +126,7 @@ class Probes:
         """
         if subset in self.probed:
             return self.val_accuracy(subset)
-        chosen = self._known(best).best
+        chosen = self.known(best).best
         near = 1 / (len(self.train_rows) * chosen.l2)
         cs = tuple(c for c in self.cs if near / _DECADE <= c <= near * _DECADE)
         asked = subset, chosen.normalization, cs
@@ -138,11 +139,11 @@ class Probes:
 
     def val_accuracy(self, subset: Subset) -> float:
         """Of the chosen penalty and normalisation."""
-        return self._known(subset).best.val_accuracy
+        return self.known(subset).best.val_accuracy
 
     def val_correct(self, subset: Subset) -> torch.Tensor:
         """(N_val,) bool."""
-        return self._known(subset).val_correct
+        return self.known(subset).val_correct
 
     @property
     def val_labels(self) -> torch.Tensor:

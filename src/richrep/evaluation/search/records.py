@@ -70,7 +70,7 @@ class _Writer:
         return [self.features.backbones[i] for i in subset]
 
     def _hyperparameters(self, subset: Subset) -> dict[str, Any]:
-        best = self.found.probes.kept(subset).best
+        best = self.found.probes.known(subset).best
         return {"l2": best.l2, "normalization": best.normalization}
 
     def of_ensemble(self, test_logits: torch.Tensor) -> Record:
@@ -82,10 +82,10 @@ class _Writer:
             kind="ensemble",
             representation=f"ensemble({names})",
             subset=subset,
-            hyperparameters={"l2": [probes.kept(one).best.l2 for one in alone]},
+            hyperparameters={"l2": [probes.known(one).best.l2 for one in alone]},
             logits=(mean_logits([probes.val_logits(one) for one in alone]), test_logits),
             steps={
-                "select": sum(probes.kept(one).elapsed_s for one in alone),
+                "select": sum(probes.known(one).elapsed_s for one in alone),
                 "fit": sum(probes.score(one).elapsed_s for one in alone),
             },
         )

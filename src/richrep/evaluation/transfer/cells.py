@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from richrep.errors import DivergedError
-from richrep.training.loop import TrainingProgress, TrainingResult
+from richrep.training.loop_values import TrainingProgress, TrainingResult
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.run_folder import RunFolder
 

@@ -13,7 +13,7 @@ from richrep.data.split import Split
 from richrep.evaluation.transfer.cells import CellProgress
 from richrep.evaluation.transfer.stage2 import JointHead, Stage2
 from richrep.training.finetune import Finetuned, FinetuneOptions, finetune
-from richrep.training.loop import TrainingProgress
+from richrep.training.loop_values import TrainingProgress
 from richrep.training.optimizers import OptimizerOptions
 from richrep.training.parameter_groups import GroupOptions
 from richrep.training.schedules import Schedule

@@ -21,7 +21,7 @@ from richrep.evaluation.task import Task
 from richrep.evaluation.transfer.cells import CellProgress, OnProgress
 from richrep.evaluation.transfer.protocol import FinetuneProtocol
 from richrep.features.manifest import Precision
-from richrep.training.loop import TrainingProgress
+from richrep.training.loop_values import TrainingProgress
 from richrep.training.processes import rank_and_count
 from richrep.training.run_folder import RunFolder
 from richrep.training.trackers import tracking
