@@ -73,3 +73,19 @@ def test_rows_stay_rows_and_tensors_become_rows() -> None:
     rows = Rows([LEFT])
     assert as_rows(rows) is rows
     assert torch.equal(as_rows(LEFT, torch.tensor([3]))[:], LEFT[3:4])
+
+
+def test_rows_are_read_where_they_are_asked_for() -> None:
+    features = torch.arange(12.0).view(6, 2)
+    there = torch.device("meta")  # holds no values, but says where it is
+    read = Rows([features.half()], torch.tensor([4, 1]), there)
+    assert read.device == there and read[:].device == there and read[:].dtype == torch.float32
+    assert read.take(torch.tensor([1])).device == there and read.joined().dtype == torch.float16
+    assert not Rows([features], device=there).gives_views and Rows([features]).gives_views
+
+
+def test_rows_move_whole_up_to_a_size_and_are_read_by_the_block_beyond() -> None:
+    features, there = torch.arange(12.0).view(6, 2), torch.device("meta")
+    assert isinstance(Rows([features]).on(there, 48), torch.Tensor)
+    assert isinstance(Rows([features]).on(there, 47), Rows)
+    assert Rows([features]).on(features.device, 0)[:].data_ptr() == features.data_ptr()  # there already: nothing to do

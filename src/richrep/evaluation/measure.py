@@ -20,6 +20,7 @@ from richrep.evaluation.record import Record
 from richrep.evaluation.task import ExtractOptions, TaskFeatures
 from richrep.evaluation.views import reads_views
 from richrep.features.feature_set import FeatureSet
+from richrep.features.forward import full_float32
 from richrep.features.memory import MemoryBudget
 from richrep.features.view_rows import with_views_as_rows
 
@@ -78,18 +79,21 @@ def measure_probe(
     if isinstance(protocol, LegacyTestSelection):
         raise TypeError(f"{protocol.name} chooses on test; only probe runs it, to compare with a paper's numbers.")
     start = time.perf_counter()
+    val_labels = trainval.labels[torch.as_tensor(rows[1])]
+    trainval = trainval.on(memory)
     tuned, fitted = (trainval, *rows), trainval if fit_rows is None else trainval.take(fit_rows)
     if not reads_views(protocol):
         tuned = with_views_as_rows(*tuned, memory=memory)
         every = np.arange(len(fitted))
         fitted, _, _ = with_views_as_rows(fitted, every, every[:0], memory=memory)
-    choice = protocol.select(*tuned, memory=memory)
-    select_s = time.perf_counter() - start
-    logits = protocol.refit(fitted, choice, memory=memory).logits(test.features)
+    with full_float32():
+        choice = protocol.select(*tuned, memory=memory)
+        select_s = time.perf_counter() - start
+        logits = protocol.refit(fitted, choice, memory=memory).logits(test.on(memory, by_block=True).features).cpu()
     fit_s = time.perf_counter() - start - select_s
     scored = {"test": (logits, test.labels)}
-    if len(val_labels := trainval.labels[torch.as_tensor(rows[1])]):  # one image a class leaves no val
-        scored = {"val": (choice.val_logits, val_labels)} | scored
+    if len(val_labels):  # one image a class leaves no val
+        scored = {"val": (choice.val_logits.cpu(), val_labels)} | scored
     record = make_probe_record(
         backbones,
         trainval,

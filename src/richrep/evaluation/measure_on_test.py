@@ -14,6 +14,7 @@ from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelecti
 from richrep.evaluation.repeats import over_draws
 from richrep.evaluation.task import TaskFeatures
 from richrep.features.feature_set import FeatureSet
+from richrep.features.forward import full_float32
 from richrep.features.memory import MemoryBudget
 
 
@@ -38,18 +39,19 @@ def measure_chosen_on_test(
 
     def measure_one(fitted: FeatureSet, common: dict[str, Any]) -> Outcome:
         start = time.perf_counter()
-        choice = twin.base.choose(fitted, test, memory=memory)
+        with full_float32():
+            choice = twin.base.choose(fitted.on(memory), test.on(memory, by_block=True), memory=memory)
+        logits = choice.val_logits.cpu()
         record = make_probe_record(
             backbones,
             trainval,
             twin.options(),
             choice,
-            metrics={"test": score(choice.val_logits, test.labels, test.num_classes)},
+            metrics={"test": score(logits, test.labels, test.num_classes)},
             elapsed_s=elapsed(features.elapsed_s, time.perf_counter() - start, 0.0),
             common=common,
         )
-        scored = {"test": (choice.val_logits, test.labels)}
-        return Outcome(record, choice.val_logits.argmax(1) == test.labels, scored)
+        return Outcome(record, logits.argmax(1) == test.labels, {"test": (logits, test.labels)})
 
     if not isinstance(twin.base, DrawingProtocol):
         return measure_one(trainval, common)

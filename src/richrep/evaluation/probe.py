@@ -25,6 +25,7 @@ from richrep.evaluation.repeats import check_draws, check_has_ensemble, gain_int
 from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
 from richrep.evaluation.views import choose_views, with_views
 from richrep.features.feature_set import FeatureSet, concat_features
+from richrep.features.forward import choose_device
 from richrep.features.memory import choose_budget
 from richrep.features.rows import as_rows
 
@@ -80,7 +81,7 @@ def probe(
         RichrepError: an address, a checkpoint, the data set or an image cannot be used; the message says which.
     """
     protocol = as_protocol(protocol)
-    memory = choose_budget(memory_limit)
+    memory = choose_budget(memory_limit, choose_device(extraction.get("device")))
     loaded = load_members(backbones, seed=seed)
     if ensemble and len(loaded) < 2:
         raise RichrepError("An ensemble averages the probes of several backbones: give at least two with -b.")

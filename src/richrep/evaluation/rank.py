@@ -25,6 +25,7 @@ from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
 from richrep.evaluation.views import choose_views
+from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.heads.head import as_tensor
 
@@ -64,7 +65,7 @@ def rank(
     """
     check_scores(scores)
     protocol = make_protocol(protocol) if isinstance(protocol, str) else protocol
-    memory = choose_budget(memory_limit)
+    memory = choose_budget(memory_limit, choose_device(extraction.get("device")))
     loaded = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     if with_probe:

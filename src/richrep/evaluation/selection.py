@@ -113,14 +113,16 @@ def select_logistic(
         normalizations: keys of NORMALIZATIONS, "pca:C" or both, e.g. "block-rms+pca:64".
         near: weights (K, D) and biases (K,) where the paths begin, such as a head that is there already; it changes the
             time they take, not the result.
-        memory: what it may hold beside the features; of all heads it keeps the best alone.
+        memory: what it may hold beside the features, and where it computes; of all heads it keeps the best alone. What
+            is chosen is given back on the device of the labels.
 
     Raises:
         RichrepError: `memory` is too small.
         ValueError: no train or no val rows, or train and val overlap.
     """
     check_rows(train_rows, val_rows)
-    start = time.perf_counter()
+    start, origin = time.perf_counter(), trainval.labels.device
+    trainval = trainval.on(memory)
     if not normalizations:
         raise ValueError("selection needs at least one normalization, got none.")
     rows = torch.as_tensor(train_rows, dtype=torch.int64)
@@ -148,12 +150,11 @@ def select_logistic(
     assert contest.best is not None and contest.point is not None
     point = contest.point
     logits = linear_logits(val, point.weights, point.biases, point.normalization)
-    linear = point.weights, point.biases
     return Selection(
         best=contest.best,
-        val_logits=logits,
-        linear=linear,
-        normalization=point.normalization,
+        val_logits=logits.to(origin),
+        linear=(point.weights.to(origin), point.biases.to(origin)),
+        normalization=point.normalization.to(origin),
         candidates=tuple(contest.candidates),
         solver=solver,
         elapsed_s=time.perf_counter() - start,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from richrep.errors import FeatureError
+from richrep.features.memory import MemoryBudget
 from richrep.features.rows import Features, Rows, as_rows
 from richrep.features.views import Views
 
@@ -37,7 +38,8 @@ class FeatureSet:
     """Features of a split under one backbone, or under several side by side.
 
     Attributes:
-        features: (N, D) on the CPU, float32, or float16 from a cache that stores it; may lie in a memory-mapped file.
+        features: (N, D), float32, or float16 from a cache that stores it; on the CPU, maybe in a memory-mapped file,
+            but for `on`.
             Rows of several members where `concat_features` was told not to join them.
         labels: (N,) int64 in [0, K).
         num_classes: K.
@@ -110,6 +112,20 @@ class FeatureSet:
             images=of_rows(self.images) if self.images else "",
         )
 
+    def on(self, memory: MemoryBudget, *, by_block: bool = False) -> FeatureSet:
+        """The same for a fit on `memory.device`: copied there where there is room, else read there by the block.
+
+        The set itself where that is the device already.
+
+        Args:
+            by_block: never copied, for what is read only once.
+        """
+        if memory.device in (None, self.labels.device):
+            return self
+        room = self._share(0 if by_block else memory.resident)
+        features, *views = (as_rows(matrix).on(memory.device, room) for matrix in (self.features, *self.views))
+        return replace(self, features=features, views=tuple(views), labels=self.labels.to(memory.device))
+
     def _share(self, max_bytes: int | None) -> int | None:
         """What each of the 1 + V matrices may take."""
         return None if max_bytes is None else max_bytes // (1 + len(self.views))
@@ -149,7 +165,9 @@ def concat_features(members: Sequence[FeatureSet], *, max_bytes: int | None = No
     key = hashlib.sha256(("concat " + " ".join(m.key for m in members)).encode()).hexdigest()
     share = first._share(max_bytes)
     joined, *views = (
-        Rows([tensor for one in side_by_side for tensor in _tensors(one)]).joined_up_to(share)
+        Rows(
+            [tensor for one in side_by_side for tensor in _tensors(one)], device=as_rows(side_by_side[0]).device
+        ).joined_up_to(share)
         for side_by_side in zip(*((member.features, *member.views) for member in members), strict=True)
     )
     engine = "+".join(sorted({name for member in members for name in member.engine.split("+") if name}))

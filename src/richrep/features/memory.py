@@ -1,4 +1,4 @@
-"""How much memory a fit may take: what the user says, or half of what is free; and what it may be spent on."""
+"""How much memory a fit may take: what the user says, or half of what is free; what it may be spent on, and where."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from richrep.errors import RichrepError
 
@@ -15,6 +17,8 @@ _ROTATED_SHARE = 0.25
 _STATE_SHARE = 0.35
 _SQUARE_SHARE = 0.6
 _DEFAULT_SHARE = 0.5
+_RESIDENT_SHARE = 0.8  # of what the limit leaves free on an accelerator; the rest is for its libraries
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class MemoryBudget:
             are made or read anew.
         chunk_values: numbers in a chunk of features or logits in flight; some ten bytes each.
         pair_values: numbers in each of two chunks of features whose products are taken in float64; some 40 bytes each.
+        device: an accelerator that fits are computed on, whose memory is meant; None means where the features are.
+        resident: features that are copied there, as they are stored; larger ones are read there by the chunk.
     """
 
     limit: int | None = None
@@ -41,10 +47,12 @@ class MemoryBudget:
     kept: int = 8 * 8192**2
     chunk_values: int = 2**21
     pair_values: int = 2**22
+    device: torch.device | None = None
+    resident: int = 0
 
     @classmethod
-    def of(cls, limit: int | str) -> MemoryBudget:
-        """The shares of a limit in bytes, or with its unit, such as "4GB".
+    def of(cls, limit: int | str, *, device: torch.device | None = None, resident: int = 0) -> MemoryBudget:
+        """The shares of a limit in bytes, or with its unit, such as "4GB"; `device` and `resident` as they are.
 
         Raises:
             RichrepError: no size, or less than the rows in flight need whatever the problem is.
@@ -63,6 +71,8 @@ class MemoryBudget:
             kept=size // 10,
             chunk_values=min(cls.chunk_values, size // 100),
             pair_values=min(cls.pair_values, size // 200),
+            device=device,
+            resident=resident,
         )
 
     def check_state(self, needed: int, what: str) -> None:
@@ -103,9 +113,19 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def choose_budget(limit: int | str | None) -> MemoryBudget:
-    """The budget of a limit; None means half of the memory that is free now (100 MB at least)."""
-    return MemoryBudget.of(max(_LEAST, int(_DEFAULT_SHARE * free_memory())) if limit is None else limit)
+def choose_budget(limit: int | str | None, device: torch.device = _CPU) -> MemoryBudget:
+    """The budget of a limit; None means half of the memory that is free now (100 MB at least).
+
+    Fits are computed on `device` where that is CUDA, whose memory is meant then; else where the features are, on the
+    CPU: other accelerators lack float64, which fits need.
+    """
+    if device.type != "cuda":
+        return MemoryBudget.of(max(_LEAST, int(_DEFAULT_SHARE * free_memory())) if limit is None else limit)
+    device = torch.empty(0, device=device).device  # with its number
+    free, _ = torch.cuda.mem_get_info(device)
+    wanted = max(_LEAST, int(_DEFAULT_SHARE * free)) if limit is None else limit
+    size = parse_size(wanted) if isinstance(wanted, str) else wanted
+    return MemoryBudget.of(size, device=device, resident=int(_RESIDENT_SHARE * max(0, free - size)))
 
 
 def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -8,7 +8,7 @@ A projection on principal components may follow any of them: see pca.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -57,6 +57,10 @@ class Normalization:
         if self.name == "l2":
             return unit_rows(features)
         return torch.cat([unit_rows(features[:, start:stop]) for start, stop in self.blocks], dim=1)
+
+    def to(self, device: torch.device) -> Normalization:
+        """The same on another device."""
+        return replace(self, scale=self.scale.to(device))
 
     def fold(self, weights: torch.Tensor, biases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (…, K, D) and biases (…, K) on normalised features -> the same on raw ones; only where it folds."""

@@ -7,7 +7,7 @@ concatenation differ in scale, and the components of the raw features are those 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.linalg
 import torch
@@ -54,6 +54,12 @@ class Pca:
     def apply(self, features: torch.Tensor) -> torch.Tensor:
         """Scores (B, C) of features (B, D)."""
         return (self.before.apply(features) - self.mean.to(features)) @ self.components.T.to(features)
+
+    def to(self, device: torch.device) -> Pca:
+        """The same on another device."""
+        return replace(
+            self, before=self.before.to(device), mean=self.mean.to(device), components=self.components.to(device)
+        )
 
     def project(self, features: Features, rows: torch.Tensor | None) -> torch.Tensor:
         """Scores (N, C) of the given rows, or all, in float64 by chunks: small components keep their digits."""

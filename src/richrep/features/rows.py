@@ -14,16 +14,26 @@ class Rows:
     Args:
         members: M tensors (N, D_m) of any floating type, on one device.
         index: (n,) the rows that count, in this order; None means all.
+        device: where rows are read to, such as an accelerator for members in mapped files; None means where they lie.
 
     Attributes:
         shape: (n, D1 + D2 + …).
         dtype: what is read: float64 when a member is, else float32. Half precision is converted by the block.
+        device: of what is read.
     """
 
     ndim = 2
 
-    def __init__(self, members: Sequence[torch.Tensor], index: torch.Tensor | None = None) -> None:
-        self.members, self.index = tuple(members), index
+    def __init__(
+        self,
+        members: Sequence[torch.Tensor],
+        index: torch.Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.members = tuple(members)
+        self._lie_on = self.members[0].device
+        self.device = self._lie_on if device is None else torch.empty(0, device=device).device  # "cuda" is cuda:0
+        self.index = None if index is None else index.to(self._lie_on)
         total = len(self.members[0]) if index is None else len(index)
         self.shape = total, sum(member.shape[1] for member in self.members)
         is_double = any(member.dtype == torch.float64 for member in self.members)
@@ -34,20 +44,18 @@ class Rows:
 
     def __getitem__(self, chosen: slice | torch.Tensor) -> torch.Tensor:
         """The chosen rows (a slice of step 1, or positions) as `dtype`; a view where there is nothing to convert."""
+        if isinstance(chosen, torch.Tensor):
+            chosen = chosen.to(self._lie_on)
         if self.index is not None:
             chosen = self.index[chosen]
-        blocks = [member[chosen].to(self.dtype) for member in self.members]
+        blocks = [member[chosen].to(self.device).to(self.dtype) for member in self.members]  # half precision travels
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the members are."""
-        return self.members[0].device
 
     @property
     def gives_views(self) -> bool:
         """Whether a slice of rows is a view, not to be written to; else it is a copy of the reader's own."""
-        return len(self.members) == 1 and self.index is None and self.members[0].dtype == self.dtype
+        stays = self.members[0].dtype == self.dtype and self._lie_on == self.device
+        return len(self.members) == 1 and self.index is None and stays
 
     @property
     def num_bytes(self) -> int:
@@ -58,11 +66,17 @@ class Rows:
         """Some of the rows (positions), by reference; None means all."""
         if index is None:
             return self
-        return Rows(self.members, index if self.index is None else self.index[index])
+        index = index.to(self._lie_on)
+        return Rows(self.members, index if self.index is None else self.index[index], self.device)
+
+    def on(self, device: torch.device, max_bytes: int | None) -> Features:
+        """The same on `device`: copied there up to that size (None: always), else read there by the chunk."""
+        rows = Rows(self.members, self.index, device)
+        return rows if rows.device == self._lie_on else rows.joined_up_to(max_bytes)
 
     def joined(self) -> torch.Tensor:
         """All rows as one tensor (N, D) of the type they are stored in; the member itself where there is but one."""
-        picked = [member if self.index is None else member[self.index] for member in self.members]
+        picked = [(member if self.index is None else member[self.index]).to(self.device) for member in self.members]
         return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
     def joined_up_to(self, max_bytes: int | None) -> torch.Tensor | Rows:

@@ -130,7 +130,7 @@ def nearest(
                 values, index = torch.cat([cosines[here], near], 1), torch.cat([found[here], places + start], 1)
                 cosines[here], places = values.topk(k, dim=1)
                 found[here] = index.gather(1, places)
-    return cosines, found if rows is None else rows[found]
+    return cosines, found if rows is None else rows.to(found.device)[found]
 
 
 def vote(

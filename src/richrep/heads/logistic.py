@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from richrep.features.memory import FRUGAL, MemoryBudget
+from richrep.features.rows import as_rows
 from richrep.heads.estimator import EstimatorHead, as_blocks, check_folds, make_linear
 from richrep.heads.linear import Linear, linear_logits
 from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
@@ -73,16 +74,20 @@ class LogisticHead(EstimatorHead):
             y: integers in [0, K) with `num_classes`; without it, any labels, of which the distinct ones are counted.
             num_classes: K; a class of [0, K) without a row gets probability 0.
             near: weights (K, D) and biases (K,) to start from; they change the time it takes, not the result.
-            memory: what fitting may hold beside the features; it changes the way, not the result.
+            memory: what fitting may hold beside the features, and where it computes; it changes the way, not the
+                result, which is where `X` is.
 
         Raises:
             FeatureError: features of the wrong shape, or not finite.
             ValueError: labels out of range or of fewer than two classes; a bad `l2` or `normalization`.
         """
         features, labels = self._read_training(X, y, num_classes)
+        origin = labels.device
+        if memory.device is not None:
+            features = as_rows(features).on(memory.device, memory.resident)
         path = fit_logistic_path(
             features,
-            labels,
+            labels.to(features.device),
             num_classes=len(self.classes_),
             l2s=[self.l2],
             normalization=self.normalization,
@@ -92,7 +97,7 @@ class LogisticHead(EstimatorHead):
             max_iter=self.max_iter,
             memory=memory,
         )
-        return self._adopt(path, 0)
+        return self._adopt(path, 0, origin)
 
     @classmethod
     def from_path(cls, path: LogisticPath, index: int) -> LogisticHead:
@@ -100,11 +105,11 @@ class LogisticHead(EstimatorHead):
         head = cls(l2=float(path.l2s[index]), normalization=path.normalization.name, blocks=path.normalization.blocks)
         head.classes_ = np.arange(path.weights.shape[1])
         head.n_features_in_ = path.normalization.blocks[-1][1]
-        return head._adopt(path, index)
+        return head._adopt(path, index, path.weights.device)
 
-    def _adopt(self, path: LogisticPath, index: int) -> Self:
-        self.weight_, self.bias_ = path.weights[index], path.biases[index]
-        self.normalization_ = path.normalization
+    def _adopt(self, path: LogisticPath, index: int, device: torch.device) -> Self:
+        self.weight_, self.bias_ = path.weights[index].to(device), path.biases[index].to(device)
+        self.normalization_ = path.normalization.to(device)
         self.solver_ = path.solver
         self.objective_ = float(path.objectives[index])
         self.n_iter_ = int(path.iterations[index])

@@ -159,6 +159,8 @@ def solve_logistic_path(
     present, dense = torch.unique(used, return_inverse=True)
     if len(present) < 2:
         raise ValueError(f"fitting needs at least two classes, got {len(present)} among {len(used)} training rows.")
+    if near is not None:
+        near = near[0].to(features.device), near[1].to(features.device)
     before, num_components = split_pca(normalization)
     if num_components:
         pca = fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks)

@@ -155,7 +155,7 @@ class KShotProtocol:
         l2s = [1 / (len(rows) * c) for c in self.cs]
         hits, losses = (np.zeros((len(self.normalizations), len(l2s))) for _ in range(2))
         solver: dict[str, object] = {}
-        for kept, held in self._split(trainval.labels.numpy()[rows], rows):
+        for kept, held in self._split(trainval.labels.cpu().numpy()[rows], rows):
             features, train, val = with_views_as_rows(trainval, kept, held, memory=memory)
             held_out = features.take(val)
 
@@ -187,12 +187,12 @@ class KShotProtocol:
         """(n, K) of every row under the head of the folds it is not in."""
         logits = torch.empty(len(rows), trainval.num_classes)
         place = {int(row): i for i, row in enumerate(rows)}
-        for kept, held in self._split(trainval.labels.numpy()[rows], rows):
+        for kept, held in self._split(trainval.labels.cpu().numpy()[rows], rows):
             features, train, val = with_views_as_rows(trainval, kept, held, memory=memory)
             head = LogisticHead(**chosen, blocks=spans(features))  # type: ignore[arg-type]
             fitted = features.take(train)
             head.fit(fitted.features, fitted.labels, num_classes=features.num_classes, memory=memory)
-            logits[[place[int(row)] for row in held]] = head.logits(features.take(val).features).float()
+            logits[[place[int(row)] for row in held]] = head.logits(features.take(val).features).float().cpu()
         return logits
 
     def _split(self, labels: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -31,6 +31,7 @@ from richrep.evaluation.task import (
     make_task,
 )
 from richrep.features.feature_set import FeatureSet
+from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 
@@ -108,7 +109,8 @@ def search(
     Raises:
         RichrepError: fewer than two members, a member given twice, too many for the strategy; or as for `probe`.
     """
-    protocol, memory = protocol or SearchProtocol(), choose_budget(memory_limit)
+    protocol = protocol or SearchProtocol()
+    memory = choose_budget(memory_limit, choose_device(extraction.get("device")))
     say = on_step or (lambda line: None)
     members = with_layers(load_members(backbones, seed=seed), layers)
     _check_members(members, protocol)

@@ -21,6 +21,7 @@ from richrep.evaluation.transfer.protocol import DistillProtocol
 from richrep.evaluation.transfer.runs import Where, select_rows, step_reports
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
+from richrep.features.forward import choose_device
 from richrep.features.memory import choose_budget
 from richrep.features.progress import ProgressCallback
 from richrep.training.distill import Distilled, DistillOptions, distill
@@ -185,7 +186,8 @@ class DistillJob:
             raise DivergedError(
                 "Training diverged: the features of the student are not finite any more. Lower the learning rate."
             ) from error
-        choice = self.measure.select(features, *self.rows, memory=choose_budget(None))
+        memory = choose_budget(None, choose_device(self.where.device))
+        choice = self.measure.select(features, *self.rows, memory=memory)
         labels = features.labels[torch.as_tensor(self.rows[1])]
         found, chosen = choice.val_logits, choice.hyperparameters
         return {

@@ -83,7 +83,7 @@ def two_stage(
     several = [stage2] if isinstance(stage2, str) else stage2
     seconds = [by_name(one, STAGE2_PROTOCOLS, "protocol of stage 2") for one in several]
     check_tracker(where.tracker)
-    memory = choose_budget(memory_limit)
+    memory = choose_budget(memory_limit, choose_device(where.device))
     members = load_members(backbones, seed=seed)
     task = make_task(dataset, data_root=data_root, train_size=train_size, test_size=test_size)
     plan = Plan(tuple(members), task, protocol, seed, where)

@@ -1,0 +1,154 @@
+"""Measures on a device that is not the CPU, without an accelerator: `python far_device.py CACHE NAME …` prints a line
+of JSON for each protocol. Run by test_fit_device.py in a process of its own, since torch takes no device back.
+
+The device "far" is torch's PrivateUse1. Its tensors hold a tensor of the CPU, which computes; but, as on CUDA, an
+operation that meets tensors of both devices raises, unless they are single numbers or indices of the CPU.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from richrep.backbones.small_cnn import make_small_cnn
+from richrep.evaluation import probe as probe_module
+from richrep.evaluation.probe import probe
+from richrep.evaluation.protocols import make_protocol, make_twin
+from richrep.evaluation.record import Record
+from richrep.evaluation.search import search as search_module
+from richrep.evaluation.search.search import SearchProtocol, search
+from richrep.features.memory import FRUGAL
+
+_setup_privateuseone_for_python_backend("far")
+FAR = torch.device("far", 0)
+_TAKE_INDICES = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+
+class FarTensor(torch.Tensor):
+    """A tensor of the device "far"."""
+
+    near: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, near: torch.Tensor) -> "FarTensor":
+        return torch.Tensor._make_wrapper_subclass(
+            cls, near.size(), strides=near.stride(), storage_offset=near.storage_offset(), dtype=near.dtype, device=FAR
+        )
+
+    def __init__(self, near: torch.Tensor) -> None:
+        self.near = near
+
+    def tolist(self) -> Any:
+        """As CUDA's tensors do, unlike other subclasses."""
+        return self.near.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _computed(func, args, kwargs or {})
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
+    name, is_far = func.overloadpacket.__name__, True
+    if kwargs.get("device") is not None:
+        is_far = torch.device(kwargs["device"]).type == "far"
+        kwargs = {**kwargs, "device": "cpu"}
+    elif name == "copy_":
+        is_far = isinstance(args[0], FarTensor)
+    elif not (name in _TAKE_INDICES and isinstance(args[0], FarTensor)) and any(
+        one.ndim > 0 and not isinstance(one, FarTensor) for one in tensors
+    ):
+        raise RuntimeError(f"{func} meets tensors of two devices, {[tuple(one.shape) for one in tensors]}")
+    far = {id(one.near): one for one in tensors if isinstance(one, FarTensor)}
+    found = func(*tree_map(_near, args), **tree_map(_near, kwargs))
+
+    def back(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor) or not is_far:
+            return one
+        return far[id(one)] if id(one) in far else FarTensor(one)  # what was written to stays the same object
+
+    return tree_map(back, found)
+
+
+def _near(one: Any) -> Any:
+    return one.near if isinstance(one, FarTensor) else one
+
+
+def _empty(size: Any, *, dtype: Any = None, **_: Any) -> FarTensor:
+    return FarTensor(torch.empty(size, dtype=dtype))
+
+
+def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> FarTensor:
+    return FarTensor(torch.empty_strided(size, stride, dtype=dtype))
+
+
+def _copy(to: torch.Tensor, of: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    _near(to).copy_(_near(of))
+    return to
+
+
+library = torch.library.Library("aten", "IMPL")
+library.impl("empty.memory_format", _empty, "PrivateUse1")
+library.impl("empty_strided", _empty_strided, "PrivateUse1")
+library.impl("copy_", _copy, "PrivateUse1")
+
+BACKBONES = [make_small_cnn(10, widths=(4, 8)), make_small_cnn(10, widths=(4, 6), seed=1)]
+SIZES: dict[str, Any] = {"train_size": 60, "test_size": 40}
+QUICK: dict[str, Any] = {
+    "cs": (0.1, 10.0),
+    "normalizations": ("block-rms", "l2", "pca:4"),
+    "temperatures": (0.1, 0.3),
+    "ks": (1, 5),
+    "trials": 3,
+    "repeats": 2,
+    "folds": 2,
+    "num_train": 40,
+    "num_val": 20,
+    "epochs": 2,
+    "lrs": (0.01, 0.1),
+    "c_range": (0.01, 10.0),
+}
+
+
+def quick(name: str) -> Any:
+    """The protocol with few candidates."""
+    default = make_twin(name) or make_protocol(name)
+    fields = getattr(default, "base", default).__dataclass_fields__
+    options = {option: value for option, value in QUICK.items() if option in fields}
+    return make_twin(name, **options) or make_protocol(name, **options)
+
+
+def measured(name: str, cache: Path) -> list[Record]:
+    """Of a protocol, or of a search."""
+    where: dict[str, Any] = {"cache": cache, "device": "cpu"}
+    if name == "search":
+        chosen = {option: QUICK[option] for option in ("cs", "normalizations")}
+        return search(BACKBONES, "digits", protocol=SearchProtocol(**chosen), **where, **SIZES)
+    if name == "more features than images":
+        return probe([make_small_cnn(10, widths=(4, 80))], "digits", protocol=quick("logistic"), **where, **SIZES)
+    return probe(BACKBONES[:1], "digits", protocol=quick(name), views=1, **where, **SIZES)
+
+
+WAYS = {  # features lie on the device, or on the CPU and never a second time in better coordinates
+    "copied": replace(FRUGAL, device=FAR, resident=2**30),
+    "by the block": replace(FRUGAL, device=FAR, resident=0, rotated=2**10),
+}
+
+
+if __name__ == "__main__":
+    kept = probe_module.choose_budget
+    for name in sys.argv[2:]:
+        found = {"near": measured(name, Path(sys.argv[1]))}
+        for way, memory in WAYS.items():
+            probe_module.choose_budget = search_module.choose_budget = lambda *_, chosen=memory: chosen
+            try:
+                found[way] = measured(name, Path(sys.argv[1]))
+            finally:
+                probe_module.choose_budget = search_module.choose_budget = kept
+        scores = {way: [(r.hyperparameters, r.metrics["test"]) for r in records] for way, records in found.items()}
+        print(json.dumps({"name": name} | scores), flush=True)
