@@ -4,6 +4,7 @@ import textwrap
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from richrep.features.feature_set import Block
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import NORMALIZATIONS, PER_IMAGE, fit_normalization, moments
 from richrep.heads.logistic_path import LogisticPath, fit_logistic_path
+from richrep.heads.objective import Objective
+from richrep.heads.path_solver import solve_path
+from richrep.heads.samples import RotatedSamples
 
 L2S = [10.0, 0.1, 1e-3, 1e-5]
 BLOCKS = (Block("a", 0, 4), Block("b", 4, 9))
@@ -510,3 +514,66 @@ def test_rows_shared_by_threads_give_the_same_minimum_and_the_same_bits_every_ti
         torch.set_num_threads(before)
     assert torch.equal(first.weights, second.weights)
     torch.testing.assert_close(first.objectives, alone.objectives, rtol=1e-5, atol=0)
+
+
+class FewBits(Objective):
+    """Products of factors rounded to `bits` of their mantissa, as TF32 (10 bits) has them; counts what it is asked."""
+
+    bits, asked = 10, 0
+
+    def __call__(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked += len(active)
+        kept = self.samples
+        try:
+            self.samples = RotatedSamples(rounded(kept.chunk(0, kept.count), self.bits))
+            return super().__call__(active, rounded(points, self.bits))
+        finally:
+            self.samples = kept
+
+
+def rounded(values: torch.Tensor, bits: int) -> torch.Tensor:
+    lost = 23 - bits
+    if lost == 0:
+        return values
+    return ((values.view(torch.int32) + (1 << (lost - 1))) & -(1 << lost)).view(torch.float32)
+
+
+def test_tf32_begins_and_float32_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels, num_classes = noise(600, 40, 5, signal=0.5)
+    features = features.float()
+    l2s = [1 / (600 * 10.0**c) for c in range(-3, 4)]
+    exactly = fit_logistic_path(features.double(), labels, num_classes=num_classes, l2s=l2s, tol=1e-12)
+    asked: dict[int, tuple[int, int]] = {}
+    for bits in (0, 10, 3):  # 0: none; 3: products far worse than any hardware's
+
+        def solved(objective: Objective, *args: Any, bits: int = bits, rough: None = None, **options: Any) -> Any:
+            parts = objective.samples, objective.labels, objective.scales, objective.penalties
+            exact, few = FewBits(*parts), FewBits(*parts)
+            exact.bits, few.bits = 23, bits
+            yield from solve_path(exact, *args, **options, rough=few if bits else None)
+            asked[bits] = exact.asked, few.asked
+
+        monkeypatch.setattr("richrep.heads.logistic_path.solve_path", solved)
+        path = fit_logistic_path(features, labels, num_classes=num_classes, l2s=l2s)
+        assert path.converged.all()
+        worst = (path.objectives / exactly.objectives - 1).abs().max()
+        assert worst < 1e-4  # as of every path in float32
+    assert asked[0][1] == 0 and asked[10][1] > 0
+    assert asked[10][0] < 0.7 * asked[0][0]  # of three penalties in a batch and four followed ones
+
+
+def test_products_are_tf32_only_while_a_path_begins() -> None:
+    features, labels, num_classes = noise(50, 4, 3)
+    scales, penalties = torch.ones(1, 4), torch.ones(1, dtype=torch.float64)
+    seen = []
+
+    class Watched(RotatedSamples):
+        def chunk(self, start: int, stop: int) -> torch.Tensor:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().chunk(start, stop)
+
+    objective = Objective(Watched(features.float()), labels, scales, penalties)
+    points = torch.zeros(1, num_classes * 5)
+    for one in (objective, objective.with_tf32(), objective):
+        one(torch.tensor([0]), points)
+    assert seen == ["highest", "high", "highest"]

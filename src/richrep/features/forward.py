@@ -80,11 +80,24 @@ def inference(device: torch.device) -> Iterator[None]:
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """No TF32 and no bfloat16 products, whatever the caller has switched on."""
+    with (
+        _products("highest"),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        yield
+
+
+def tf32_products() -> contextlib.AbstractContextManager[None]:
+    """Products of float32 matrices on CUDA with 10 bits of every factor, summed in float32; on the CPU as ever."""
+    return _products("high")
+
+
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(precision)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 

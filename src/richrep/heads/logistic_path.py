@@ -196,7 +196,9 @@ def solve_logistic_path(
             start.begin_near((near[0][present], near[1][present]), fitted, coordinates)
         handover = Handover(coordinates, fitted, objective, present, num_classes, list(l2s), take)
         waiting: list[Solved] = []
-        for solved in solve_path(objective, start, schedule, tol=tol, max_iter=max_iter):
+        has_tf32 = features.device.type == "cuda" and scales.dtype == torch.float32
+        rough = objective.with_tf32() if has_tf32 else None
+        for solved in solve_path(objective, start, schedule, tol=tol, max_iter=max_iter, rough=rough):
             waiting.append(solved)
             if len(waiting) == schedule.results:
                 handover(waiting)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from richrep.features.forward import tf32_products
 from richrep.features.threads import Workers
 from richrep.heads.lbfgs import Curvature, Evaluate
 from richrep.heads.samples import Samples
@@ -81,6 +82,10 @@ class Objective:
             return self.curvature(chosen[active], points)
 
         return evaluate, curvature
+
+    def with_tf32(self) -> Objective:
+        """The same by TF32 products on CUDA: several times as fast, with 10 bits of every factor and float32 sums."""
+        return _Tf32Objective(self.samples, self.labels, self.scales, self.penalties, self._workers, self._max_logits)
 
     def in_coordinates_of(self, i: int) -> Objective:
         """The same objective with every penalty in the coordinates of penalty `i`."""
@@ -193,6 +198,12 @@ class Objective:
         gradients[..., :-1] = shaped * self.scales[active][:, None]
         gradients[..., -1:] = bias_slope.view(count, classes, 1) / total * 2**0.5
         return values, gradients.view(count, -1)
+
+
+class _Tf32Objective(Objective):
+    def __call__(self, active: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with tf32_products():
+            return super().__call__(active, points)
 
 
 def _chunks(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,6 +16,9 @@ from richrep.heads.preconditioner import ClassBlocks, Diagonal, Preconditioner
 from richrep.heads.samples import RotatedSamples
 
 _MAX_BLOCK = 1024  # coordinates: measuring the blocks costs about as much as r/6 iterations
+_ROUGH_TOL = (
+    1e-3  # below, TF32 (10 bits of a factor, 5e-4) takes as many iterations again for what float32 finishes anyway
+)
 _SMALL_BLOCKS = 2**26  # bytes; larger ones must be few beside the rows: factors cost 0.7·r²/N iterations a penalty
 
 Start = Callable[[Sequence[int]], torch.Tensor]  # places of A penalties -> points (A, P), each in its coordinates
@@ -32,7 +36,13 @@ class Solved:
 
 
 def solve_path(
-    objective: Objective, start: Start, schedule: Schedule, *, tol: float, max_iter: int
+    objective: Objective,
+    start: Start,
+    schedule: Schedule,
+    *,
+    tol: float,
+    max_iter: int,
+    rough: Objective | None = None,
 ) -> Iterator[Solved]:
     """The solutions from strong to weak: strong penalties as batches, weak ones each from where its neighbours lead.
 
@@ -48,18 +58,25 @@ def solve_path(
         start: where they begin; groups after the first begin at the last solution instead.
         schedule: how many go together.
         tol, max_iter: as for `minimize_batch`.
+        rough: the same objective by faster, less accurate products. Batches begin with it, as far as it can tell
+            progress from rounding, and finish with `objective`: the solutions are as accurate as without it.
     """
     order = torch.argsort(objective.penalties, descending=True).tolist()
     together = -(-len(order) // 3)
     path = _Follower(objective, order, schedule, tol=tol, max_iter=max_iter)
     for first in range(0, together, schedule.group):
         chosen = order[first : min(first + schedule.group, together)]
-        evaluate = objective.among(torch.tensor(chosen, device=objective.scales.device))
-        begin = start(chosen) if first == 0 else path.last_for(chosen)
-        found = minimize_batch(*evaluate, begin, tol=tol, max_iter=max_iter, num_pairs=schedule.pairs)
+        index = torch.tensor(chosen, device=objective.scales.device)
+        begin, before = start(chosen) if first == 0 else path.last_for(chosen), torch.zeros(len(chosen))
+        options: dict[str, Any] = {"max_iter": max_iter, "num_pairs": schedule.pairs}
+        if rough is not None:
+            reached = minimize_batch(*rough.among(index), begin, tol=max(tol, _ROUGH_TOL), **options)
+            begin, before = reached.points, reached.iterations
+            del reached
+        found = minimize_batch(*objective.among(index), begin, tol=tol, **options)
         del begin
         for place, i in enumerate(chosen):
-            iterations, converged = int(found.iterations[place]), bool(found.converged[place])
+            iterations, converged = int(before[place] + found.iterations[place]), bool(found.converged[place])
             solved = Solved(i, found.points[place].clone(), float(found.values[place]), iterations, converged)
             yield path.pass_on(solved)
         del found  # before the next group takes as much
