@@ -9,10 +9,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from richrep.errors import RichrepError
-from richrep.evaluation.selection import DEFAULT_CS, Selection, select_logistic
+from richrep.evaluation.selection import DEFAULT_CS, Selection, refit_logistic, select_logistic
 from richrep.features.feature_set import Block, FeatureSet, concat_features
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.heads.logistic import LogisticHead
 
 BLOCKS = (Block("left", 0, 32), Block("right", 32, 64))
 
@@ -233,3 +234,18 @@ def test_a_limit_too_small_for_one_penalty_says_what_would_do() -> None:
     # 28 vectors of 4,000 x 301 numbers of 4 bytes are 134.8 MB, 35 % of 385 MB
     with pytest.raises(RichrepError, match=r"limit of 150 MB is too small: .* takes 135 MB, so at least 386 MB are"):
         select_logistic(features, np.arange(6000), np.arange(6000, 8000), memory=MemoryBudget.of("150MB"))
+
+
+@pytest.mark.parametrize("c", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("num_rows", [300, 40])  # by columns, and by samples: there are 64 features
+def test_the_refitted_head_is_the_same_to_1e_6_however_rows_are_read(
+    digits: FeatureSet, c: float, num_rows: int
+) -> None:
+    some, chosen = digits.take(np.arange(num_rows)), {"l2": 1 / (num_rows * c), "normalization": "block-rms"}
+    exact = LogisticHead(**chosen, blocks=[(b.start, b.stop) for b in BLOCKS], tol=1e-13, max_iter=5000).fit(
+        some.features.double(), some.labels, num_classes=10
+    )
+    for memory in (FRUGAL, replace(FRUGAL, rotated=0, chunk_values=2**10), replace(FRUGAL, square=2**14)):
+        head = refit_logistic(some, chosen, None, memory=memory)
+        assert head.converged_
+        assert head.objective_ == pytest.approx(exact.objective_, rel=1e-6)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from richrep.evaluation.protocols.protocol import Choice, spans
-from richrep.evaluation.selection import DEFAULT_CS, select_logistic
+from richrep.evaluation.protocols.protocol import Choice
+from richrep.evaluation.selection import DEFAULT_CS, refit_logistic, select_logistic
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
@@ -54,7 +54,4 @@ class LogisticProtocol:
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> LogisticHead:
         """Fitted on all rows, from where the selected head was."""
-        head = LogisticHead(**choice.hyperparameters, blocks=spans(trainval))
-        return head.fit(
-            trainval.features, trainval.labels, num_classes=trainval.num_classes, near=choice.near, memory=memory
-        )
+        return refit_logistic(trainval, choice.hyperparameters, choice.near, memory=memory)

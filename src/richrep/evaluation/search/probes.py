@@ -15,7 +15,7 @@ import torch
 
 from richrep.evaluation.search.kept import Kept, KeptProbes
 from richrep.evaluation.search.strategies import Subset
-from richrep.evaluation.selection import Candidate, Selection, select_logistic
+from richrep.evaluation.selection import Candidate, Selection, refit_logistic, select_logistic
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.rows import as_rows
@@ -155,13 +155,8 @@ class Probes:
         if subset not in self.fitted:
             chosen, start = self.kept(subset), time.perf_counter()
             joint = self._joint(self.trainval, subset)
-            head = LogisticHead(
-                chosen.best.l2,
-                normalization=chosen.best.normalization,
-                blocks=[(block.start, block.stop) for block in joint.blocks],
-            )
-            near, memory = chosen.linear, self.memory
-            head.fit(joint.features, joint.labels, num_classes=joint.num_classes, near=near, memory=memory)
+            best = {"l2": chosen.best.l2, "normalization": chosen.best.normalization}
+            head = refit_logistic(joint, best, chosen.linear, memory=self.memory)
             logits = head.logits(self._joint(self.test, subset).features)
             self.fitted[subset] = Fitted(head, logits, time.perf_counter() - start)
         return self.fitted[subset]

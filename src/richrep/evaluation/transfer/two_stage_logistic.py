@@ -8,11 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from richrep.evaluation.protocols.protocol import spans
-from richrep.evaluation.selection import DEFAULT_CS, select_logistic
+from richrep.evaluation.selection import DEFAULT_CS, refit_logistic, select_logistic
 from richrep.evaluation.transfer.stage2 import JointHead, Stage2
 from richrep.heads.linear import Linear
-from richrep.heads.logistic import LogisticHead
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,9 @@ class TwoStageLogistic:
             memory=stage.memory,
         )
         select_s = time.perf_counter() - start
-        l2, normalization = found.best.l2, found.best.normalization
-        features = stage.tuned.features
-        head = LogisticHead(l2, normalization=normalization, blocks=spans(features)).fit(
-            features.features,
-            features.labels,
-            num_classes=features.num_classes,
-            near=_tensors(stage.mean_head(stage.tuned)),
-            memory=stage.memory,
-        )
-        chosen = {"l2": l2, "normalization": normalization}
+        chosen = {"l2": found.best.l2, "normalization": found.best.normalization}
+        near = _tensors(stage.mean_head(stage.tuned))
+        head = refit_logistic(stage.tuned.features, chosen, near, memory=stage.memory)
         return JointHead(head.to_linear(), found.val_logits, chosen, found.solver, select_s)
 
 
