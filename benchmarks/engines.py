@@ -10,6 +10,7 @@ data set sees. "bare" is the engine alone: full batches of one tensor, as many a
     python benchmarks/engines.py              # ../shared/data where it is there, else random JPEGs and weights
     python benchmarks/engines.py --quick      # a fraction of the images, one round
     python benchmarks/engines.py --only resnet50 --compile
+    python benchmarks/engines.py --fast       # also with --fast-resize, and with --fast-decode on top
     python benchmarks/engines.py --device cuda --compile    # ResNet-50, ViT-B/16, RegNetY-32GF, JPEG and pixels
 
 Prints a Markdown table; progress goes to stderr.
@@ -45,9 +46,18 @@ from richrep.features.forward import forward_threads, inference
 from richrep.features.loop_options import default_batch_size
 from richrep.features.progress import ExtractionProgress
 
-VARIANTS = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
-COMPILED = [("torch-compile", "fp32"), ("torch-compile", "bf16")]
-ON_ACCELERATOR = [("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")]
+Variant = tuple[str, ...]  # engine, precision, and keywords of extract_features that are switched on
+
+VARIANTS: list[Variant] = [
+    ("torch", "fp32"),
+    ("torch", "bf16"),
+    ("onnxruntime", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+]
+COMPILED: list[Variant] = [("torch-compile", "fp32"), ("torch-compile", "bf16")]
+FAST: list[Variant] = [("fast_resize",), ("fast_resize", "fast_decode")]
+ON_ACCELERATOR: list[Variant] = [("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")]
 ACCELERATOR_CASES = [  # name, address; every one from JPEG and from pixels in memory
     ("ResNet-50, 224 px", "random/resnet50"),
     ("ViT-B/16, 224 px", "random/vit_base_patch16_224"),
@@ -144,17 +154,22 @@ def plain_rate(case: Case, device: torch.device) -> float:
     return (len(case.split) - len(first)) / (whole_s - start_s)
 
 
-def our_rates(case: Case, engine: str, precision: str, device: torch.device) -> tuple[float, float, torch.Tensor]:
+def keywords(variant: Variant) -> dict[str, Any]:
+    """What `extract_features` is told."""
+    engine, precision, *switched_on = variant
+    return {"engine": engine, "precision": precision} | dict.fromkeys(switched_on, True)
+
+
+def our_rates(case: Case, variant: Variant, device: torch.device) -> tuple[float, float, torch.Tensor]:
     """Images/s of the whole call and from the first batch on, and the features."""
     steps: list[ExtractionProgress] = []
     start = time.perf_counter()
     (given,) = extract_features(
         list(case.backbones),
         case.split,
-        engine=engine,
-        precision=precision,
         device=str(device),
         progress=steps.append,
+        **keywords(variant),
     )
     whole = len(case.split) / (time.perf_counter() - start)
     done = [step for step in steps if step.images_done]
@@ -162,26 +177,24 @@ def our_rates(case: Case, engine: str, precision: str, device: torch.device) -> 
     return whole, running, given.features
 
 
-def measure(
-    case: Case, variants: list[tuple[str, str]], device: torch.device, *, rounds: int, seconds: float
-) -> list[str]:
+def measure(case: Case, variants: list[Variant], device: torch.device, *, rounds: int, seconds: float) -> list[str]:
     """The case as lines of the table: medians of `rounds` turns."""
     (reference,) = plain_loop(case.backbones, case.split.first(32), device=str(device))
-    refused: dict[tuple[str, str], str] = {}
+    refused: dict[Variant, str] = {}
     for variant in variants:  # warm up, and find what cannot run
         try:
             first = case.split.first(32)
-            extract_features(case.backbones[0], first, engine=variant[0], precision=variant[1], device=str(device))
+            extract_features(case.backbones[0], first, device=str(device), **keywords(variant))
         except EngineError as error:
             refused[variant] = str(error)
     plain: list[float] = []
-    ours: dict[tuple[str, str], list[tuple[float, float, float]]] = {v: [] for v in variants if v not in refused}
-    errors: dict[tuple[str, str], float] = {}
+    ours: dict[Variant, list[tuple[float, float, float]]] = {v: [] for v in variants if v not in refused}
+    errors: dict[Variant, float] = {}
     for turn in range(rounds):
         plain.append(plain_rate(case, device))
         for variant, rates in ours.items():
-            whole, running, features = our_rates(case, *variant, device)
-            rates.append((whole, running, bare_rate(case.backbones[0], *variant, device, seconds=seconds)))
+            whole, running, features = our_rates(case, variant, device)
+            rates.append((whole, running, bare_rate(case.backbones[0], *variant[:2], device, seconds=seconds)))
             errors[variant] = relative_error(features[: len(reference)], reference)
             print(f"{case.name}, round {turn + 1}, {variant}: {rates[-1]}, plain {plain[-1]:.1f}", file=sys.stderr)
     slow = statistics.median(plain)
@@ -206,6 +219,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the median counts")
     parser.add_argument("--only", default="", help="only the cases whose name contains this, in any case")
     parser.add_argument("--compile", action="store_true", help="also torch-compile, which takes minutes")
+    parser.add_argument("--fast", action="store_true", help="also by torch's resize, and scaled decoding on top")
     parser.add_argument("--precision", default="", help="only this one: bf16 takes an age where it is emulated")
     parser.add_argument("--device", default="cpu", help="cuda: the networks of an accelerator; cpu by default")
     parser.add_argument("--images", type=int, default=4096, help="of the networks of an accelerator")
@@ -214,6 +228,8 @@ def main() -> None:
     before = machine()
     variants = (VARIANTS if device.type == "cpu" else ON_ACCELERATOR) + (COMPILED if options.compile else [])
     variants = [variant for variant in variants if options.precision in ("", variant[1])]
+    if options.fast:
+        variants = [(*variant, *switches) for variant in variants for switches in ((), *FAST)]
     divisor, rounds, seconds = (8, 1, 1.0) if options.quick else (1, options.rounds, 5.0)
     with tempfile.TemporaryDirectory() as folder:
         if device.type != "cpu":

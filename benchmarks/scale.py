@@ -14,8 +14,9 @@ the exponent a of time ~ rows^a over the sizes that are streamed: 1 where the co
 "held" is the highest anonymous memory beside the libraries; pages of the mapped file are the system's, and come on top
 in the resident peak. "read" counts what the solver asked for, from the disk or from the system's copy of it.
 
-With an accelerator also 1.28M x 2,048 in float16 with 1,000 classes and 23 penalties, on it, in float32 and with TF32
-products: time, peak memory, and how near it is to the rate of the bare matrix product of the same shape.
+With an accelerator also 1.28M x 2,048 in float16 with 1,000 classes and 23 penalties, on it, in float32, with TF32
+products until float32 finishes, and with TF32 alone: time, peak memory, and how near it is to the rate of the bare
+matrix product of the same shape.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ import torch
 
 from richrep.evaluation.environment import cpu_model
 from richrep.evaluation.selection import DEFAULT_CS
-from richrep.features.memory import MemoryBudget
+from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.features.rows import Rows
 from richrep.heads.logistic_path import fit_logistic_path, solve_logistic_path
+from richrep.heads.objective import Objective
 from richrep.heads.path_ends import PathPoint
 
 L2S = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
@@ -213,14 +215,20 @@ def run_accelerator(rows: int = 1_280_000, dim: int = 2048, num_classes: int = 1
         stop = min(start + BLOCK_ROWS, rows)
         features[start:stop], labels[start:stop] = source.block(number, stop - start)
     l2s = [1 / (rows * c) for c in DEFAULT_CS]
-    budget = replace(MemoryBudget.of(torch.cuda.mem_get_info()[0] // 2), chunk_values=2**27)
+    budget = choose_budget(None, torch.device("cuda"))
     card = torch.cuda.get_device_name()
     print(f"\n## {card}: {rows:,} x {dim:,} in float16, K = {num_classes:,}, {len(l2s)} penalties\n")
     print("| products | time | peak memory | iterations | of the bare product's rate | worst objective / float32 - 1 |")
     print("|---|---:|---:|---:|---:|---:|")
     reference: torch.Tensor | None = None
-    for precision, name in (("highest", "float32"), ("high", "TF32")):
+    begin = Objective.with_tf32
+    for name, precision, begins in (
+        ("float32 throughout", "highest", False),
+        ("TF32 begins, float32 finishes (the default)", "highest", True),
+        ("TF32 throughout", "high", True),
+    ):
         torch.set_float32_matmul_precision(precision)
+        Objective.with_tf32 = begin if begins else lambda self: None
         torch.cuda.reset_peak_memory_stats()
         start_s = time.perf_counter()
         path = fit_logistic_path(features, labels, num_classes=num_classes, l2s=l2s, memory=budget)

@@ -318,11 +318,15 @@ def test_engines_are_listed_with_what_they_need(cli, monkeypatch) -> None:
     assert 'pip install "richrep[openvino]"' in next(line for line in lines if line.startswith("openvino"))
 
 
-def test_fast_decoding_is_another_entry_of_the_cache_and_in_the_record(cli, small, tmp_path) -> None:
-    assert cli("probe", *small, "--cache-dir", "cache").code == 0
-    assert cli("probe", *small, "--cache-dir", "cache", "--fast-decode").code == 0
-    assert [record["fast_decode"] for record in records_in(tmp_path / "runs")] == [False, True]
-    assert len(list((tmp_path / "cache").glob("??/*/manifest.json"))) == 4  # trainval and test, twice
+def test_fast_decoding_and_resizing_are_other_entries_of_the_cache_and_in_the_record(cli, small, tmp_path) -> None:
+    for option in ((), ("--fast-decode",), ("--fast-resize",)):
+        assert cli("probe", *small, "--cache-dir", "cache", "--device", "cpu", *option).code == 0
+    records = records_in(tmp_path / "runs")
+    assert [record["fast_decode"] for record in records] == [False, True, False]
+    assert [record["resizing"] for record in records] == ["pillow", "pillow", "torch-uint8"]
+    assert len(list((tmp_path / "cache").glob("??/*/manifest.json"))) == 6  # trainval and test, three times
+    lines = cli("results").out
+    assert "fast decode" in lines and "resized by torch-uint8" in lines
 
 
 def test_a_memory_limit_is_in_the_record_and_how_the_head_was_solved(cli, small, tmp_path) -> None:

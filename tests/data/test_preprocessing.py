@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from richrep.data.preprocessing import INTERPOLATIONS, Geometry, Preprocessing
+from richrep.data.preprocessing import INTERPOLATIONS, Geometry, Preprocessing, torch_resizing
 
 
 def random_image(width: int, height: int) -> Image.Image:
@@ -28,6 +28,37 @@ def test_resize_and_crop_agree_with_torchvisions_evaluation_transform(
     mode = transforms.InterpolationMode(interpolation)
     reference = transforms.Compose([transforms.Resize(28, interpolation=mode), transforms.CenterCrop((24, 20))])
     assert (Geometry((24, 20), 28, interpolation).apply(image) == np.asarray(reference(image))).all()
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth colours with one sharp edge, as photographs have, which noise has not."""
+    rows, columns = np.mgrid[0:height, 0:width] / 20
+    pixels = 128 + 100 * np.stack([np.sin(rows), np.cos(columns), np.sin(rows + columns)], axis=2)
+    pixels[: height // 2, : width // 3] = 255
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("resize_px", [None, 28, 90])
+@pytest.mark.parametrize("size", [(50, 31), (31, 50), (24, 28), (200, 150)])
+def test_torch_resizes_bytes_as_pillow_does_but_for_rounding(
+    interpolation: str, resize_px: int | None, size: tuple[int, int]
+) -> None:
+    image, geometry = photograph(*size), Geometry((24, 28), resize_px, interpolation)
+    pixels = torch.from_numpy(np.array(image))
+    plain, fast = geometry.apply(image).astype(int), geometry.apply_by_torch(pixels)
+    assert fast.dtype == torch.uint8
+    difference = np.abs(plain - fast.numpy().astype(int))
+    if interpolation == "nearest":  # halfway between two pixels they round to different ones
+        assert (difference > 0).mean() < 0.1
+    else:
+        assert difference.max() <= 2 and difference.mean() < 0.05
+    assert (pixels.numpy() == np.asarray(image)).all()  # left alone
+
+
+def test_torch_resizes_bytes_on_the_cpu_and_floats_elsewhere() -> None:
+    assert torch_resizing(torch.device("cpu")) == "torch-uint8"
+    assert torch_resizing(torch.device("cuda:1")) == torch_resizing(torch.device("mps")) == "torch-float32"
 
 
 def test_an_image_of_the_final_size_is_still_enlarged_when_the_resize_asks_for_more() -> None:

@@ -81,6 +81,7 @@ def test_a_record_has_no_fields_beyond_the_design_and_those_agreed_on():
         "elapsed_s",
         "precision",
         "fast_decode",
+        "resizing",
         "environment",
     ]
 

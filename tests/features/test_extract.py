@@ -347,6 +347,22 @@ def test_pixels_are_those_of_the_geometry(tiny) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_torch_resizes_for_features_that_are_almost_the_same(tiny, num_workers: int) -> None:
+    split = tiny.make_split(20)
+    split.images.bad = {7}
+    options = {"num_workers": num_workers, "batch_size": 8, "on_bad_image": "skip", "device": "cpu"}
+    backbones = [tiny.make_backbone(), tiny.make_backbone(seed=1, preprocessing=tiny.CROP_12)]
+    plain = extract_features(backbones, split, **options)
+    fast = extract_features(backbones, split, fast_resize=True, **options)
+    again = extract_features(backbones[1], split, fast_resize=True, **{**options, "batch_size": 3})
+    for one, other in zip(plain, fast, strict=True):
+        assert [s.row for s in other.skipped] == [7] and one.key != other.key
+        assert float((one.features - other.features).norm() / one.features.norm()) < 0.01
+    assert not torch.equal(plain[1].features, fast[1].features)
+    assert again.key == fast[1].key and torch.allclose(again.features, fast[1].features, atol=1e-6)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_accelerator_gives_the_same_features(tiny, tmp_path) -> None:
     split, backbone = tiny.make_split(40), tiny.make_backbone()

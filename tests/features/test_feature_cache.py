@@ -117,6 +117,8 @@ def test_every_change_that_can_change_a_value_changes_the_key(tiny) -> None:
         make_manifest(Request(backbone), split, precision="bf16"),
         make_manifest(Request(backbone), split, precision="fp16"),
         make_manifest(Request(backbone), split, fast_decode=True),
+        make_manifest(Request(backbone), split, resizing="torch-uint8"),
+        make_manifest(Request(backbone), split, resizing="torch-float32"),
     ]
     assert len({manifest.key for manifest in changed}) == len(changed)
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from richrep.errors import RichrepError
 from richrep.features.memory import FRUGAL, MemoryBudget, choose_budget, free_memory, parse_size
@@ -52,6 +53,28 @@ def test_the_optimiser_says_which_limit_would_do() -> None:
 def test_without_a_limit_it_is_half_of_what_is_free_and_never_less_than_the_least() -> None:
     assert choose_budget("2GB") == MemoryBudget.of("2GB")
     assert 0.4 * free_memory() < choose_budget(None).limit < 0.6 * free_memory() or choose_budget(None).limit == 10**8
+
+
+def test_on_cuda_its_memory_counts_and_features_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("meta")  # stands for the GPU where a tensor is made; what it has free is said here
+
+    class Device(str):
+        type = "cuda"
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * 10**9, 100 * 10**9))
+    monkeypatch.setattr("richrep.features.memory.torch.empty", lambda *_, device: torch.zeros(0, device=cuda))
+    budget = choose_budget(None, Device("cuda"))  # type: ignore[arg-type]
+    assert (budget.limit, budget.device) == (40 * 10**9, cuda)
+    assert budget.resident == 32 * 10**9  # of the 40 GB that the limit leaves
+    assert choose_budget("60GB", Device("cuda")).resident == 16 * 10**9  # type: ignore[arg-type]
+    assert choose_budget("90GB", Device("cuda")).resident == 0  # type: ignore[arg-type]
+    assert budget.chunk_values > choose_budget("40GB").chunk_values  # few rows would leave most of it idle
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])  # mps has no float64
+def test_elsewhere_fits_are_where_the_features_are(device: str) -> None:
+    assert choose_budget("2GB", torch.device(device)) == MemoryBudget.of("2GB")
+    assert choose_budget("2GB", torch.device(device)).device is None
 
 
 def test_a_container_that_allows_less_than_the_machine_has_decides(tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ def test_shares_are_fractions_of_all_seconds() -> None:
     [
         ({}, "Nothing was computed, so nothing was measured."),
         ({"forward": 9.5, "waiting": 0.5}, "The networks are the limit: they waited 5 % of their time for images."),
-        ({"forward": 1, "waiting": 3, "resize": 2, "decode": 1}, "Resize starves the networks, which waited 75 %"),
+        (
+            {"forward": 1, "waiting": 3, "resize": 2, "decode": 1},
+            "Resize starves the networks, which waited 75 % of their time for images. See --fast-resize.",
+        ),
         ({"forward": 1, "waiting": 1, "resize": 2, "decode": 4}, "Decode starves the networks, which waited 50 %"),
         (
             {"forward": 68, "waiting": 17, "resize": 5, "decode": 7},

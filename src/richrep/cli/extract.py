@@ -36,6 +36,7 @@ def extract(
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
+    fast_resize: options.FastResize = False,
     profile: options.Profile = False,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
@@ -85,6 +86,7 @@ def extract(
         "engine": engine,
         "precision": precision,
         "fast_decode": fast_decode,
+        "fast_resize": fast_resize,
         "profile": measured if profile else None,
     }
     console.check_engine(engine, precision, common["device"])

@@ -118,6 +118,12 @@ FastDecode = Annotated[
     bool,
     typer.Option("--fast-decode", help="Decode large JPEGs at a fraction of their size; values differ a little."),
 ]
+FastResize = Annotated[
+    bool,
+    typer.Option(
+        "--fast-resize", help="Resize by torch, where the networks run, in place of Pillow; values differ a little."
+    ),
+]
 Profile = Annotated[bool, typer.Option("--profile", help="Say at the end where the time of the extraction went.")]
 MemoryLimit = Annotated[
     str | None,

@@ -69,6 +69,7 @@ def probe(
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
+    fast_resize: options.FastResize = False,
     profile: options.Profile = False,
     memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
@@ -146,6 +147,7 @@ def probe(
                 engine=engine,
                 precision=precision,  # type: ignore[arg-type]  # the library checks it
                 fast_decode=fast_decode,
+                fast_resize=fast_resize,
                 profile=measured if profile else None,
                 memory_limit=memory_limit,
                 progress=progress,

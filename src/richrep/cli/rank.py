@@ -39,6 +39,7 @@ def rank(
     engine: options.Engine = "torch",
     precision: options.Precision = "fp32",
     fast_decode: options.FastDecode = False,
+    fast_resize: options.FastResize = False,
     memory_limit: options.MemoryLimit = None,
     cache_dir: options.CacheDir = None,
     store: options.Store = "fp32",
@@ -102,6 +103,7 @@ def rank(
             engine=engine,
             precision=precision,  # type: ignore[arg-type]  # the library checks it
             fast_decode=fast_decode,
+            fast_resize=fast_resize,
             memory_limit=memory_limit,
             progress=progress,
             on_record=keep,

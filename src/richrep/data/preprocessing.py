@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,16 @@ from richrep.errors import unknown_name_message
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+# Who resizes. Over photographs of 160 to 300 pixels enlarged to 256, torch's bytes were Pillow's but for 3 of 1,000
+# values by 1 or 2 of 255; from float32 they differed by 0.2 in the mean, beside sharp edges by up to 24 (bicubic, which
+# Pillow cuts off at 0 and 255 between its two passes).
+Resizing = Literal["pillow", "torch-uint8", "torch-float32"]
+
+
+def torch_resizing(device: torch.device) -> Resizing:
+    """How torch resizes on `device`: on the CPU in bytes, two to five times as fast as Pillow; elsewhere in float32."""
+    return "torch-uint8" if device.type == "cpu" else "torch-float32"
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,20 @@ class Geometry:
             else:
                 image = F.center_crop(F.resize(image, [self.resize_px], interpolation=mode), [height, width])
         return np.asarray(image, dtype=np.uint8)
+
+    def apply_by_torch(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The same of RGB pixels uint8 (H, W, 3), on their device, by torch in place of Pillow: see `Resizing`."""
+        if self.keeps(*pixels.shape[:2]):
+            return pixels
+        mode = (
+            InterpolationMode.NEAREST_EXACT
+            if self.interpolation == "nearest"
+            else InterpolationMode(self.interpolation)
+        )
+        size = [*self.size_px] if self.resize_px is None else [self.resize_px]
+        image = F.resize(pixels.permute(2, 0, 1), size, interpolation=mode, antialias=True)
+        cropped: torch.Tensor = F.center_crop(image, [*self.size_px])
+        return cropped.permute(1, 2, 0)
 
 
 @dataclass(frozen=True)

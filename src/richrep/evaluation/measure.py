@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from richrep.backbones.backbone import Backbone
+from richrep.data.preprocessing import torch_resizing
 from richrep.evaluation.environment import describe_environment
 from richrep.evaluation.facts import backbone_facts, engine_facts
 from richrep.evaluation.metrics import score
@@ -48,6 +49,7 @@ def common_facts(features: TaskFeatures, options: ExtractOptions, *, seed: int) 
         "seed": seed,
         "precision": options.get("precision", "fp32"),
         "fast_decode": options.get("fast_decode", False),
+        "resizing": torch_resizing(torch.device(device)) if options.get("fast_resize") else "pillow",
         "environment": describe_environment(device) | {"features": stored} | engine_facts(made),
     }
 

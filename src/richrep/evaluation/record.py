@@ -134,6 +134,7 @@ class Record(_Part):
         elapsed_s: seconds per step: extract, select, fit, total.
         precision: class of the arithmetic that gave the features: "fp32", "bf16" or "fp16".
         fast_decode: whether JPEGs were decoded at a fraction of their size.
+        resizing: by what images were resized: "pillow", "torch-uint8" or "torch-float32".
         environment: see `environment.py`; "engine" says what ran the networks.
         repeats: of protocols that draw training images, one entry a draw: its seed, what was chosen and scored. Of
             several, `metrics` are the means, their intervals Student's over the draws.
@@ -157,6 +158,7 @@ class Record(_Part):
     elapsed_s: dict[str, float] = Field(default_factory=dict)
     precision: str = "fp32"
     fast_decode: bool = False
+    resizing: str = "pillow"
     environment: Facts = Field(default_factory=dict)
     repeats: tuple[Facts, ...] = ()
     search: Facts = Field(default_factory=dict)

@@ -48,6 +48,7 @@ class ExtractOptions(TypedDict, total=False):
     engine: str
     precision: Precision
     fast_decode: bool
+    fast_resize: bool
     profile: ExtractionProfile | None
     progress: ProgressCallback | None
 

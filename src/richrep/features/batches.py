@@ -39,7 +39,8 @@ class PixelBatch:
 
     Attributes:
         rows: rows of the split.
-        pixels: for each framing uint8 (B, H, W, 3); zero where the image could not be decoded.
+        pixels: for each framing uint8 (B, H, W, 3); zero where the image could not be decoded. On the CPU, but for
+            framings that torch makes on another device.
         skipped: row and reason of those.
     """
 
@@ -56,6 +57,7 @@ def decoded_batches(
     on_bad_image: OnBadImage,
     pin_memory: bool,
     fast_decode: bool = False,
+    resize_on: torch.device | None = None,
     profile: ExtractionProfile | None = None,
 ) -> Generator[PixelBatch]:
     """The planned batches in order, read ahead by at least two batches and two chunks a worker, and no further.
@@ -64,15 +66,17 @@ def decoded_batches(
 
     Args:
         fast_decode: whether JPEGs are decoded no larger than a framing needs (`decoded_at_least`).
+        resize_on: the device on which torch resizes and crops (`Geometry.apply_by_torch`), each image as it is decoded;
+            None leaves it to Pillow. Views are always Pillow's.
         profile: hears how long decoding and resizing took.
 
     Raises:
         BadImageError: the first image, in order, that cannot be decoded, unless `on_bad_image` is "skip".
     """
-    decode = _Decoder(split, on_bad_image, fast_decode, profile or ExtractionProfile())
+    decode = _Decoder(split, on_bad_image, fast_decode, resize_on, profile or ExtractionProfile())
     if num_workers == 0:
         for plan in plans:
-            batch = _empty_batch(plan, pin_memory)
+            batch = decode.empty(plan, pin_memory)
             decode(batch, plan.rows)
             yield batch
         return
@@ -92,7 +96,7 @@ def _ahead(
 ) -> Generator[PixelBatch]:
     queue: deque[tuple[PixelBatch, list[Future[None]]]] = deque()
     for plan in plans:
-        batch = _empty_batch(plan, pin_memory)
+        batch = decode.empty(plan, pin_memory)
         chunks = [plan.rows[i : i + _CHUNK] for i in range(0, len(plan.rows), _CHUNK)]
         queue.append((batch, [pool.submit(decode, batch, chunk) for chunk in chunks]))
         if len(queue) > 2 and sum(len(decoding) for _, decoding in queue) > 2 * num_workers:
@@ -107,17 +111,6 @@ def _finished(batch: PixelBatch, decoding: list[Future[None]]) -> PixelBatch:
     return batch
 
 
-def _empty_batch(plan: BatchPlan, pin_memory: bool) -> PixelBatch:
-    size = len(plan.rows)
-    return PixelBatch(
-        plan.rows,
-        {
-            framing: torch.empty(size, *framing.geometry.size_px, 3, dtype=torch.uint8, pin_memory=pin_memory)
-            for framing in plan.framings
-        },
-    )
-
-
 @dataclass(frozen=True)
 class _Decoder:
     """Fills rows of batches. Called by several threads at once."""
@@ -125,44 +118,59 @@ class _Decoder:
     split: Split
     on_bad_image: OnBadImage
     fast: bool
+    resize_on: torch.device | None
     profile: ExtractionProfile
 
+    def empty(self, plan: BatchPlan, pin_memory: bool) -> PixelBatch:
+        """The batch before anything is decoded."""
+        pixels = {}
+        for framing in plan.framings:
+            device = self.resize_on if self._is_torchs(framing) else None
+            where = {"pin_memory": pin_memory} if device is None else {"device": device}
+            pixels[framing] = torch.empty(len(plan.rows), *framing.geometry.size_px, 3, dtype=torch.uint8, **where)
+        return PixelBatch(plan.rows, pixels)
+
+    def _is_torchs(self, framing: Framing) -> bool:
+        return self.resize_on is not None and framing.view is None
+
     def __call__(self, batch: PixelBatch, rows: range) -> None:
-        arrays = {framing: pixels.numpy() for framing, pixels in batch.pixels.items()}
-        if self._copy_pixels(arrays, batch, rows):
+        if self._copy_pixels(batch, rows):
             return
         decode_s, start_s = 0.0, time.perf_counter()
         for row in rows:
             index = row - batch.rows.start
             before_s = time.perf_counter()
             try:
-                images = self._load(row, list(arrays))
+                images = self._load(row, list(batch.pixels))
             except BadImageError as error:
                 if self.on_bad_image == "stop":
                     raise
                 batch.skipped[row] = str(error)
-                for array in arrays.values():
-                    array[index] = 0
+                for pixels in batch.pixels.values():
+                    pixels[index] = 0
                 continue
             decode_s += time.perf_counter() - before_s
-            for (framing, array), image in zip(arrays.items(), images, strict=True):
-                array[index] = framing.apply(image, row)
+            for (framing, pixels), image in zip(batch.pixels.items(), images, strict=True):
+                if self._is_torchs(framing):
+                    pixels[index] = framing.geometry.apply_by_torch(_as_tensor(image).to(pixels.device))
+                else:
+                    pixels.numpy()[index] = framing.apply(image, row)
         self.profile.add("decode", decode_s)
         self.profile.add("resize", time.perf_counter() - start_s - decode_s)
 
-    def _copy_pixels(self, arrays: dict[Framing, np.ndarray], batch: PixelBatch, rows: range) -> bool:
+    def _copy_pixels(self, batch: PixelBatch, rows: range) -> bool:
         """Copies images that lie in memory in the size that is wanted, all at once; False where that cannot be.
 
         One at a time, through Pillow, they cost a tenth of the forward pass of a CIFAR network.
         """
         store = self.split.images
-        if not isinstance(store, ArrayStore) or not all(framing.keeps(*store.size_px) for framing in arrays):
+        if not isinstance(store, ArrayStore) or not all(framing.keeps(*store.size_px) for framing in batch.pixels):
             return False
         start_s = time.perf_counter()
-        pixels = store.load_pixels(self.split.positions[rows.start : rows.stop])
+        loaded = torch.from_numpy(store.load_pixels(self.split.positions[rows.start : rows.stop]))
         first = rows.start - batch.rows.start
-        for array in arrays.values():
-            array[first : first + len(rows)] = pixels
+        for pixels in batch.pixels.values():
+            pixels[first : first + len(rows)] = loaded
         self.profile.add("decode", time.perf_counter() - start_s)
         return True
 
@@ -178,3 +186,8 @@ class _Decoder:
             with contextlib.nullcontext() if size_px is None else decoded_at_least(size_px):
                 images[size_px] = self.split.load_decoded(row)
         return [images[framing.needed_px] for framing in framings]
+
+
+def _as_tensor(decoded: Decoded) -> torch.Tensor:
+    """uint8 (H, W, 3); a copy of what Pillow holds, which is read-only."""
+    return torch.from_numpy(decoded if isinstance(decoded, np.ndarray) else np.array(decoded))

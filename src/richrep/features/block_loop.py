@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 
 from richrep.backbones.backbone import Backbone
-from richrep.data.preprocessing import Preprocessing
+from richrep.data.preprocessing import Preprocessing, Resizing
 from richrep.data.split import Split
 from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
@@ -58,7 +58,7 @@ class Task:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """See `extract_features`. `precision` and `fast_decode` decide values, the others only speed."""
+    """See `extract_features`. `precision`, `fast_decode` and `resizing` decide values, the others only speed."""
 
     batch_size: int
     device: torch.device
@@ -67,6 +67,7 @@ class LoopOptions:
     engine: str = "torch"
     precision: Precision = "fp32"
     fast_decode: bool = False
+    resizing: Resizing = "pillow"
     profile: ExtractionProfile | None = None
 
 
@@ -117,6 +118,7 @@ def _decoded(
         on_bad_image=options.on_bad_image,
         pin_memory=options.device.type == "cuda",
         fast_decode=options.fast_decode,
+        resize_on=None if options.resizing == "pillow" else options.device,
         profile=profile,
     )
 

@@ -45,6 +45,7 @@ def extract_features(
     engine: str = ...,
     precision: Precision = ...,
     fast_decode: bool = ...,
+    fast_resize: bool = ...,
     profile: ExtractionProfile | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> FeatureSet: ...
@@ -65,6 +66,7 @@ def extract_features(
     engine: str = ...,
     precision: Precision = ...,
     fast_decode: bool = ...,
+    fast_resize: bool = ...,
     profile: ExtractionProfile | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> list[FeatureSet]: ...
@@ -84,6 +86,7 @@ def extract_features(
     engine: str = "torch",
     precision: Precision = "fp32",
     fast_decode: bool = False,
+    fast_resize: bool = False,
     profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> FeatureSet | list[FeatureSet]:
@@ -114,6 +117,8 @@ def extract_features(
         precision: "fp32", or "bf16" or "fp16" products; part of the key.
         fast_decode: decode JPEGs no larger than the network needs; part of the key (`richrep.data.decode`). Views are
             cut from the whole image all the same.
+        fast_resize: resize by torch on the device, in place of Pillow; part of the key, and so is whether in bytes (on
+            the CPU) or in float32 (`richrep.data.preprocessing.Resizing`). Views are Pillow's all the same.
         profile: collects where the time goes.
         progress: called after every batch and block, in this thread.
 
@@ -142,6 +147,7 @@ def extract_features(
         engine=engine,
         precision=precision,
         fast_decode=fast_decode,
+        fast_resize=fast_resize,
         profile=profile,
         progress=progress,
     )
@@ -161,6 +167,7 @@ def extract_layers(
     engine: str = "torch",
     precision: Precision = "fp32",
     fast_decode: bool = False,
+    fast_resize: bool = False,
     profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[FeatureSet]:
@@ -179,6 +186,7 @@ def extract_layers(
         engine=engine,
         precision=precision,
         fast_decode=fast_decode,
+        fast_resize=fast_resize,
         profile=profile,
     )
     with filled_sinks(wanted, split, cache, options, Shard(), progress) as (sinks, used):
@@ -208,6 +216,7 @@ def filled_sinks(
     # Hashing the images comes here: the key is part of the result, also without a cache.
     kept: dict[str, Any] = {} if cache is None else {"block_rows": cache.block_rows, "store": cache.store}
     decides: dict[str, Any] = {"precision": options.precision, "fast_decode": options.fast_decode}
+    decides["resizing"] = options.resizing
     manifests = [make_manifest(request, split, **kept, **decides) for request in requests]
     wanted: dict[str, tuple[Request, Manifest]] = {}
     for request, manifest in zip(requests, manifests, strict=True):

@@ -45,6 +45,7 @@ def extract_shard(
     engine: str = "torch",
     precision: Precision = "fp32",
     fast_decode: bool = False,
+    fast_resize: bool = False,
     profile: ExtractionProfile | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[ShardReport]:
@@ -63,6 +64,7 @@ def extract_shard(
         engine=engine,
         precision=precision,
         fast_decode=fast_decode,
+        fast_resize=fast_resize,
         profile=profile,
     )
     with filled_sinks(requests, split, cache, options, shard, progress) as (sinks, _):

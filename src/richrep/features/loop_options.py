@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from richrep.data.preprocessing import torch_resizing
 from richrep.errors import RichrepError
 from richrep.features.batches import OnBadImage
 from richrep.features.block_loop import LoopOptions
@@ -29,6 +30,7 @@ def make_options(
     engine: str,
     precision: Precision,
     fast_decode: bool,
+    fast_resize: bool,
     profile: ExtractionProfile | None,
 ) -> LoopOptions:
     """The options of the loop, with defaults by device and image size. Raises RichrepError for a bad one, or none."""
@@ -51,6 +53,7 @@ def make_options(
         engine=engine,
         precision=precision,
         fast_decode=fast_decode,
+        resizing=torch_resizing(chosen) if fast_resize else "pillow",
         profile=profile,
     )
     logger.debug("Extracting with %s.", options)

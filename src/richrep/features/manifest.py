@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from richrep.backbones.backbone import Backbone
+from richrep.data.preprocessing import Resizing
 from richrep.data.split import Split
 from richrep.errors import FeatureError, unknown_name_message
 from richrep.features.views import NumberedView
@@ -139,11 +140,12 @@ def make_manifest(
     store: Store = "fp32",
     precision: Precision = "fp32",
     fast_decode: bool = False,
+    resizing: Resizing = "pillow",
 ) -> Manifest:
     """The manifest of `request` on `split`, with its key.
 
-    `fast_decode` and the view count as part of the preprocessing; a view is cut from the whole image, so `fast_decode`
-    is nothing to it. Logits are stored as float32: scores are made of them.
+    `fast_decode`, `resizing` and the view count as part of the preprocessing; a view is cut from the whole image by
+    Pillow, so the other two are nothing to it. Logits are stored as float32: scores are made of them.
     """
     backbone = request.backbone
     manifest = Manifest(
@@ -157,7 +159,7 @@ def make_manifest(
         structure=_structure(backbone),
         layer=request.layer,
         precision=precision,
-        preprocessing=asdict(backbone.preprocessing) | _framed(request, fast_decode),
+        preprocessing=asdict(backbone.preprocessing) | _framed(request, fast_decode, resizing),
         dataset=split.dataset,
         part=split.part,
         note=split.note,
@@ -173,11 +175,12 @@ def make_manifest(
     return replace(manifest, key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
 
 
-def _framed(request: Request, fast_decode: bool) -> dict[str, Any]:
+def _framed(request: Request, fast_decode: bool, resizing: Resizing) -> dict[str, Any]:
     """What comes before the backbone's own preprocessing, or in place of its resize and crop."""
     if request.view is not None:
         return {"view": asdict(request.view)}
-    return {"decoding": "scaled"} if fast_decode else {}
+    resized = {} if resizing == "pillow" else {"resizing": resizing}  # keys of before there was a choice stay
+    return ({"decoding": "scaled"} if fast_decode else {}) | resized
 
 
 def _structure(backbone: Backbone) -> str:

@@ -18,6 +18,7 @@ _STATE_SHARE = 0.35
 _SQUARE_SHARE = 0.6
 _DEFAULT_SHARE = 0.5
 _RESIDENT_SHARE = 0.8  # of what the limit leaves free on an accelerator; the rest is for its libraries
+_CHUNK_ON_ACCELERATOR = 2**27  # products of few rows leave most of it idle
 _CPU = torch.device("cpu")
 
 
@@ -69,8 +70,8 @@ class MemoryBudget:
             state=int(_STATE_SHARE * size),
             square=int(_SQUARE_SHARE * size),
             kept=size // 10,
-            chunk_values=min(cls.chunk_values, size // 100),
-            pair_values=min(cls.pair_values, size // 200),
+            chunk_values=min(cls.chunk_values if device is None else _CHUNK_ON_ACCELERATOR, size // 100),
+            pair_values=min(cls.pair_values if device is None else _CHUNK_ON_ACCELERATOR, size // 200),
             device=device,
             resident=resident,
         )

@@ -70,7 +70,7 @@ class ExtractionProfile:
         >>> profile = ExtractionProfile()
         >>> profile.seconds.update(decode=8.0, forward=1.0, waiting=3.0)
         >>> profile.verdict
-        'Decode starves the networks, which waited 75 % of their time for images.'
+        'Decode starves the networks, which waited 75 % of their time for images. See --fast-decode.'
         """
         own = self._busy_s() + self.seconds["waiting"]
         if own == 0:
@@ -82,4 +82,4 @@ class ExtractionProfile:
         slower = max(("decode", "resize"), key=self.seconds.__getitem__)
         if self.seconds["decode"] + self.seconds["resize"] < max(self.seconds["waiting"], self._busy_s()) / 2:
             return f"The networks {said}, at the start and the end: too few images to fill all threads."
-        return f"{slower.capitalize()} starves the networks, which {said}."
+        return f"{slower.capitalize()} starves the networks, which {said}. See --fast-{slower}."

@@ -21,6 +21,7 @@ def identity(record: Record) -> tuple[object, ...]:
         record.dataset.num_classes,
         record.precision,
         record.fast_decode,
+        record.resizing,
         _stored_as(record),
         *_protocol_options(record).items(),
     )
@@ -56,6 +57,7 @@ def _telling_facts(record: Record) -> dict[str, str]:
     facts |= {f"preprocessing {position}": b.preprocessing for position, b in enumerate(record.backbones)}
     facts |= {f"option {key}": f"{key}={value}" for key, value in _protocol_options(record).items()}
     facts |= {"precision": record.precision, "decoding": "fast decode" if record.fast_decode else "plain decode"}
+    facts |= {"resizing": f"resized by {record.resizing}"}
     facts |= {"stored": f"{_stored_as(record)} features"}
     return facts | {"address": record.dataset.address, "classes": f"{record.dataset.num_classes} classes"}
 
