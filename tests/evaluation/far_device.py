@@ -1,10 +1,11 @@
 """Measures on a device that is not the CPU, without an accelerator: `python far_device.py CACHE NAME …` prints a line
-of JSON for each protocol. Run by test_fit_device.py in a process of its own, since torch takes no device back.
+of JSON for each protocol. Run by test_other_device.py in a process of its own, since torch takes no device back.
 
 The device "far" is torch's PrivateUse1. Its tensors hold a tensor of the CPU, which computes; but, as on CUDA, an
 operation that meets tensors of both devices raises, unless they are single numbers or indices of the CPU.
 """
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -15,13 +16,18 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from richrep.backbones.addresses import load_backbone
 from richrep.backbones.small_cnn import make_small_cnn
+from richrep.data.datasets import load_split
 from richrep.evaluation import probe as probe_module
 from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols import make_protocol, make_twin
 from richrep.evaluation.record import Record
 from richrep.evaluation.search import search as search_module
 from richrep.evaluation.search.search import SearchProtocol, search
+from richrep.features import block_loop
+from richrep.features.engines import choose
+from richrep.features.extract import extract_features
 from richrep.features.memory import FRUGAL
 
 _setup_privateuseone_for_python_backend("far")
@@ -134,6 +140,24 @@ def measured(name: str, cache: Path) -> list[Record]:
     return probe(BACKBONES[:1], "digits", protocol=quick(name), views=1, **where, **SIZES)
 
 
+def extracted() -> dict[str, float]:
+    """Relative difference of features that were extracted on the device, and whether the network is back from there."""
+    torch.far.get_amp_supported_dtype = lambda: [torch.bfloat16]  # type: ignore[attr-defined]
+    # Tensors of inference mode cannot be held by others; without gradients is all that matters of it here.
+    block_loop.inference = choose.inference = lambda device: contextlib.nullcontext(torch.set_grad_enabled(False))
+    backbone = load_backbone("random/resnet10t", seed=0)
+    split, before = load_split("digits", "train").first(40), list(backbone.trunk.parameters())
+    plain, there, resized = (
+        extract_features(backbone, split, device=device, fast_resize=fast, batch_size=16).features
+        for device, fast in (("cpu", False), ("far", False), ("far", True))
+    )
+    return {
+        "there": float((there - plain).norm() / plain.norm()),
+        "resized there": float((resized - plain).norm() / plain.norm()),
+        "left there": sum(one is not other for one, other in zip(before, backbone.trunk.parameters(), strict=True)),
+    }
+
+
 WAYS = {  # features lie on the device, or on the CPU and never a second time in better coordinates
     "copied": replace(FRUGAL, device=FAR, resident=2**30),
     "by the block": replace(FRUGAL, device=FAR, resident=0, rotated=2**10),
@@ -141,6 +165,8 @@ WAYS = {  # features lie on the device, or on the CPU and never a second time in
 
 
 if __name__ == "__main__":
+    print(json.dumps({"name": "extraction"} | extracted()))
+    torch.set_grad_enabled(True)
     kept = probe_module.choose_budget
     for name in sys.argv[2:]:
         found = {"near": measured(name, Path(sys.argv[1]))}

@@ -47,16 +47,17 @@ def made_ready(backbones: Iterable[Backbone], device: torch.device) -> Iterator[
     modules = _modules(backbones)
     parts = [part for module in modules for part in module.modules()]
     training = [(part, part.training) for part in parts]
-    parameters = [(p, p.data, p.grad) for part in parts for p in part.parameters(recurse=False)]
+    parameters = [(part, name, p, p.data, p.grad) for part in parts for name, p in part.named_parameters(recurse=False)]
     buffers = [(part, name, b) for part in parts for name, b in part.named_buffers(recurse=False)]
     try:
-        for parameter, _, _ in parameters:
+        for *_, parameter, _, _ in parameters:
             parameter.grad = None  # or it would move too
         for module in modules:
             _to_device(module.eval(), device)
         yield
     finally:
-        for parameter, data, grad in parameters:
+        for part, name, parameter, data, grad in parameters:
+            setattr(part, name, parameter)  # some devices replace it
             parameter.data = data
             parameter.grad = grad
         for part, name, buffer in buffers:

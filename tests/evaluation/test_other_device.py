@@ -1,4 +1,4 @@
-"""Heads are fitted where the networks ran, and give the same numbers there. See far_device.py for the device."""
+"""Networks and heads on another device give the same numbers there. See far_device.py for the device."""
 
 import json
 import os
@@ -53,6 +53,12 @@ def test_a_protocol_measures_the_same_on_a_device(name: str, way: str, measured:
 
 def all_numbers(chosen: dict[str, Any]) -> bool:
     return all(isinstance(value, float) for value in chosen.values())
+
+
+def test_features_are_the_same_on_a_device_and_networks_come_back(measured: dict[str, Any]) -> None:
+    found = measured["extraction"]
+    assert found["there"] < 1e-5 and found["left there"] == 0
+    assert 0 < found["resized there"] < 0.05  # by torch in float32: other pixels
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
