@@ -11,6 +11,7 @@
         ├── EngineError         an engine or a precision that cannot run here, or not closely enough
         ├── DivergedError       a training of which nothing is left: every learning rate was too high
         ├── FeatureError        features that cannot be used (not finite, wrong width)
+        ├── MemoryLimitError    a memory limit that is too small for what was asked
         ├── CacheError          the feature cache cannot be written or read
         └── RunBusyError        a run that another process is at work on
 
@@ -49,6 +50,10 @@ class EngineError(RichrepError):
 
 class FeatureError(RichrepError):
     """Features that cannot be used: not finite, or of the wrong width."""
+
+
+class MemoryLimitError(RichrepError):
+    """A memory limit that is too small for what was asked; the message says which would do."""
 
 
 class CacheError(RichrepError):

@@ -76,3 +76,18 @@ def test_one_backbone_is_sent_to_probe(cli, small) -> None:
     outcome = cli("search", *small)
     assert outcome.code == 2
     assert "at least two members, got 1" in outcome.message and "richrep probe" in outcome.message
+
+
+def test_a_projection_that_a_member_has_no_room_for_is_said_before_any_probe(cli, three, tmp_path) -> None:
+    outcome = cli("search", *three, "--normalization", "pca:50")  # 50 training images
+    assert outcome.code == 2
+    assert "pca:50 cannot be tried on resnet20" in outcome.message and "Use at most pca:49" in outcome.message
+    assert "val " not in outcome.err.replace("val part", "") and not list((tmp_path / "runs").glob(".search-*"))
+
+
+def test_the_proxy_may_leave_val_to_the_full_probes(cli, three) -> None:
+    outcome = cli("search", *three, "--proxy-score", "loo", "--json", "-")
+    assert outcome.code == 0 and "leave-one-out, ridge by" in outcome.err
+    assert json.loads(outcome.out)["records"][-1]["search"]["proxy"]["score_by"] == "loo"
+    refused = cli("search", *three, "--proxy-score", "leave-one-out")
+    assert refused.code == 2 and "Unknown score of the proxy 'leave-one-out'" in refused.message

@@ -30,8 +30,7 @@ from richrep.features.engines import choose
 from richrep.features.extract import extract_features
 from richrep.features.memory import FRUGAL
 
-_setup_privateuseone_for_python_backend("far")
-FAR = torch.device("far", 0)
+_LIBRARY = torch.library.Library("aten", "IMPL")
 _TAKE_INDICES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
@@ -42,9 +41,8 @@ class FarTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, near: torch.Tensor) -> "FarTensor":
-        return torch.Tensor._make_wrapper_subclass(
-            cls, near.size(), strides=near.stride(), storage_offset=near.storage_offset(), dtype=near.dtype, device=FAR
-        )
+        laid_out = {"strides": near.stride(), "storage_offset": near.storage_offset(), "dtype": near.dtype}
+        return torch.Tensor._make_wrapper_subclass(cls, near.size(), **laid_out, device="far:0")
 
     def __init__(self, near: torch.Tensor) -> None:
         self.near = near
@@ -98,10 +96,13 @@ def _copy(to: torch.Tensor, of: torch.Tensor, non_blocking: bool = False) -> tor
     return to
 
 
-library = torch.library.Library("aten", "IMPL")
-library.impl("empty.memory_format", _empty, "PrivateUse1")
-library.impl("empty_strided", _empty_strided, "PrivateUse1")
-library.impl("copy_", _copy, "PrivateUse1")
+def make_device() -> torch.device:
+    """The device, from now on and for all of the process: so nothing is done when pytest imports this for doctests."""
+    _setup_privateuseone_for_python_backend("far")
+    for name, function in (("empty.memory_format", _empty), ("empty_strided", _empty_strided), ("copy_", _copy)):
+        _LIBRARY.impl(name, function, "PrivateUse1")
+    return torch.device("far", 0)
+
 
 BACKBONES = [make_small_cnn(10, widths=(4, 8)), make_small_cnn(10, widths=(4, 6), seed=1)]
 SIZES: dict[str, Any] = {"train_size": 60, "test_size": 40}
@@ -158,19 +159,18 @@ def extracted() -> dict[str, float]:
     }
 
 
-WAYS = {  # features lie on the device, or on the CPU and never a second time in better coordinates
-    "copied": replace(FRUGAL, device=FAR, resident=2**30),
-    "by the block": replace(FRUGAL, device=FAR, resident=0, rotated=2**10),
-}
-
-
 if __name__ == "__main__":
+    far = make_device()
+    ways = {  # features lie on the device, or on the CPU and never a second time in better coordinates
+        "copied": replace(FRUGAL, device=far, resident=2**30),
+        "by the block": replace(FRUGAL, device=far, resident=0, rotated=2**10),
+    }
     print(json.dumps({"name": "extraction"} | extracted()))
     torch.set_grad_enabled(True)
     kept = probe_module.choose_budget
     for name in sys.argv[2:]:
         found = {"near": measured(name, Path(sys.argv[1]))}
-        for way, memory in WAYS.items():
+        for way, memory in ways.items():
             probe_module.choose_budget = search_module.choose_budget = lambda *_, chosen=memory: chosen
             try:
                 found[way] = measured(name, Path(sys.argv[1]))

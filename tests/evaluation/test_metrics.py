@@ -213,7 +213,7 @@ def test_the_order_of_the_images_does_not_matter():
 def test_the_chunk_size_does_not_matter(monkeypatch):
     logits, labels = random_logits_and_labels()
     whole = flat_score(logits, labels)
-    monkeypatch.setattr(metrics, "ROWS_PER_CHUNK", 33)
+    monkeypatch.setattr(metrics, "CHUNK_VALUES", 33)
     assert flat_score(logits, labels) == pytest.approx(whole, abs=1e-12)
 
 

@@ -78,7 +78,8 @@ def test_the_device_tells_tensors_of_two_devices_apart() -> None:
     script = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-from far_device import FAR
+from far_device import make_device
+FAR = make_device()
 there = torch.ones(2, 3, device=FAR)
 assert (there @ there.T).cpu().tolist() == [[3.0, 3.0], [3.0, 3.0]]
 assert there[torch.tensor([0])].device == FAR

@@ -14,11 +14,13 @@ from richrep.data.split import Dataset, carve_val
 from richrep.errors import BadImageError, DatasetError, FeatureError, RichrepError
 from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
+from richrep.evaluation.protocols.ridge import RidgeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.selection import select_logistic
 from richrep.features.cache import FeatureCache
 from richrep.features.extract import extract_features
 from richrep.features.feature_set import FeatureSet, concat_features
+from richrep.features.memory import MemoryBudget
 from richrep.heads.logistic import LogisticHead
 
 SIZES = {"train_size": 200, "test_size": 150}
@@ -349,6 +351,27 @@ def test_a_member_the_protocol_cannot_be_fitted_on_is_reported_and_the_others_ar
         probe(make_backbones(), "digits", **options)
     with pytest.raises(RichrepError, match="No representation can be measured; the first: pca:7 needs"):
         probe(make_backbones()[1:], "digits", on_failure=failures.__setitem__, **options)
+
+
+def test_a_representation_beyond_the_memory_limit_is_reported_and_the_others_are_measured(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(MemoryBudget.of("100MB"), square=24 * 8**2)  # 24·D²: of 8 features, not of 14
+    monkeypatch.setattr("richrep.evaluation.probe.choose_budget", lambda *_: small)
+    failures: dict[str, str] = {}
+    records = probe(
+        make_backbones(), "digits", protocol=RidgeProtocol(), cache=cache, on_failure=failures.__setitem__, **SIZES
+    )
+    assert [record.representation for record in records] == ["small-cnn-4-8", "small-cnn-4-6"]
+    assert "Raise --memory-limit" in failures["cat(small-cnn-4-8+small-cnn-4-6)"]
+
+
+def test_ridge_on_constant_features_says_the_largest_class(cache: FeatureCache) -> None:
+    dead = make_backbones()[0]
+    for parameter in dead.trunk.parameters():
+        parameter.data.zero_()
+    (record,) = probe([dead], "digits", protocol=RidgeProtocol(), cache=cache, **SIZES)
+    assert 0 < record.score("test", "accuracy") < 0.2
 
 
 def digits_with_train(rows: np.ndarray) -> Dataset:

@@ -1,13 +1,16 @@
 """Principal components against scikit-learn's, and what they refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from richrep.errors import FeatureError, RichrepError
+from richrep.errors import FeatureError, MemoryLimitError, RichrepError
 from richrep.features.feature_set import Block
+from richrep.features.memory import MemoryBudget
 from richrep.features.normalize import NORMALIZATIONS, fit_normalization, moments
 from richrep.features.pca import fit_named, fit_pca, split_pca
 
@@ -111,5 +114,15 @@ def test_without_pca_it_is_the_plain_normalisation(name: str) -> None:
 
 
 def test_constant_features_have_no_direction() -> None:
-    with pytest.raises(FeatureError, match="the 5 training rows of 3 features have 0"):
+    with pytest.raises(FeatureError, match=r"the 5 training rows of 3 features have 0\. They are constant"):
         fit_pca(torch.ones(5, 3), num_components=1)
+
+
+def test_a_projection_that_is_larger_than_the_limit_is_refused_with_the_limit_that_would_do() -> None:
+    features, limit = torch.randn(1000, 30), replace(MemoryBudget.of("100MB"), rotated=30_000, square=30_000)
+    pca = fit_pca(features, num_components=8, memory=MemoryBudget.of("100MB"))
+    with pytest.raises(MemoryLimitError, match=r"projection of 1,000 images on 8 components .* --memory-limit"):
+        pca.project(features, None, memory=limit)  # 1,000 x 8 x 4 bytes
+    with pytest.raises(MemoryLimitError, match=r"principal components of 1,000 images x 40 features"):
+        fit_pca(torch.randn(1000, 40), num_components=8, memory=limit)  # 24 x 40 x 40 bytes
+    assert pca.project(features[:900], None, memory=limit).shape == (900, 8)

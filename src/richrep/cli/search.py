@@ -40,6 +40,14 @@ def search(
             "--scales", help="Also learn a scale for every member, a soft subset; not bound by --max-members."
         ),
     ] = False,
+    proxy_score: Annotated[
+        str,
+        typer.Option(
+            "--proxy-score",
+            metavar="val|loo",
+            help="How the quick score is read: on val, or on train leaving one image out, which spares val.",
+        ),
+    ] = "val",
     normalization: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,6 +112,7 @@ def search(
         max_members=max_members,
         shortlist=shortlist,
         learn_scales=scales,
+        proxy_score=proxy_score,  # type: ignore[arg-type]  # checked by the protocol
         normalizations=tuple(normalization or DEFAULT_NORMALIZATIONS),
     )
     source = load_dataset(dataset, data_root=data_root)

@@ -10,7 +10,7 @@ A logit of -inf says that a class has probability exactly 0 and is allowed; NaN,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 # -ln(2.2e-308) = 708.4 nats. Probabilities above that are not touched.
 NLL_FLOOR = float(np.finfo(np.float64).tiny)
 NUM_ECE_BINS = 15  # Guo et al. 2017, tables 1 and 2
-ROWS_PER_CHUNK = 8192  # of logits in float64: 64 KiB per class, so 64 MiB at K = 1000
+CHUNK_VALUES = 2**20  # logits in float64 at once, 8 MiB
 
 
 def accuracy(*, preds: Tensor, labels: Tensor) -> float:
@@ -56,10 +56,13 @@ def top_k_accuracy(*, logits: Tensor, labels: Tensor, k: int = 5) -> float:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     labels = labels.to(logits.device).long().unsqueeze(1)  # (N, 1)
-    label_logits = logits.gather(1, labels)  # (N, 1)
-    lower_index = torch.arange(logits.shape[1], device=logits.device) < labels  # (N, K)
-    ahead = (logits > label_logits) | ((logits == label_logits) & lower_index)  # (N, K)
-    return float((ahead.sum(1) < k).double().mean())
+    found = 0
+    for rows in _row_chunks(logits):
+        label_logits = logits[rows].gather(1, labels[rows])  # (B, 1)
+        lower_index = torch.arange(logits.shape[1], device=logits.device) < labels[rows]  # (B, K)
+        ahead = (logits[rows] > label_logits) | ((logits[rows] == label_logits) & lower_index)  # (B, K)
+        found += int((ahead.sum(1) < k).sum())
+    return found / len(labels)
 
 
 def nll(*, logits: Tensor, labels: Tensor) -> float:
@@ -203,12 +206,17 @@ def score(logits: Tensor, labels: Tensor, num_classes: int) -> dict[str, Any]:
 def _log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log probability of the label (N,) and of the likeliest class (N,), in chunks of rows to bound memory."""
     of_label, of_best = [], []
-    for start in range(0, len(logits), ROWS_PER_CHUNK):
-        rows = slice(start, start + ROWS_PER_CHUNK)
+    for rows in _row_chunks(logits):
         log_probs = logits[rows].detach().to("cpu", torch.float64).log_softmax(1)  # (B, K)
         of_label.append(log_probs.gather(1, labels[rows].cpu().long().unsqueeze(1)).squeeze(1))
         of_best.append(log_probs.amax(1))
     return torch.cat(of_label), torch.cat(of_best)
+
+
+def _row_chunks(logits: Tensor) -> Iterator[slice]:
+    """Rows of logits (N, K), few where there are many classes."""
+    step = max(1, CHUNK_VALUES // logits.shape[1])
+    return (slice(start, start + step) for start in range(0, len(logits), step))
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:

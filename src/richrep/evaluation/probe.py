@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from richrep.backbones.backbone import Backbone
 from richrep.data.augment import RandomView
 from richrep.data.split import Dataset
-from richrep.errors import DivergedError, FeatureError, RichrepError
+from richrep.errors import DivergedError, FeatureError, MemoryLimitError, RichrepError
 from richrep.evaluation.ensemble import measure_ensemble
 from richrep.evaluation.facts import backbone_facts
 from richrep.evaluation.measure import Outcome, common_facts, representation_name
@@ -70,8 +70,8 @@ def probe(
         on_failure: called with the name of a backbone that gives no features (they are not finite, or the engine cannot
             run it, or not closely enough) and the reason; the others go on without it. Also with the name of a
             representation that the protocol cannot be fitted on (fewer features than pca asks for, every learning rate
-            too high); the others are measured, a concatenation with all its members, but without a gain. None raises
-            instead, as it does when nothing is left.
+            too high, more memory than the limit); the others are measured, a concatenation with all its members, but
+            without a gain. None raises instead, as it does when nothing is left.
         extraction: keywords of `extract_features` (`ExtractOptions`).
 
     Returns:
@@ -119,7 +119,7 @@ def probe(
             if isinstance(used, LegacyTestSelection):
                 return measure_chosen_on_test(backbones, trainval, test, features, used, memory, common)
             return measure(backbones, trainval, test, features, used, memory, common)
-        except (FeatureError, DivergedError) as error:  # such as pca:100 of 64 features
+        except (FeatureError, DivergedError, MemoryLimitError) as error:  # such as pca:100 of 64 features
             if on_failure is None:
                 raise
             failures.append(error)

@@ -80,11 +80,13 @@ def inference(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 and no bfloat16 products, whatever the caller has switched on."""
-    with (
-        _products("highest"),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
+    """No TF32 and no bfloat16 products, whatever the caller has switched on, by torch's older or newer switches."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    with _products("highest"), contextlib.ExitStack() as stack:
+        for part in (cudnn.conv, cudnn.rnn, mkldnn.conv, mkldnn.rnn):  # type: ignore[attr-defined]
+            stack.enter_context(_switched(part, "fp32_precision", "ieee"))
+        stack.enter_context(_switched(cudnn, "benchmark", False))
+        stack.enter_context(_switched(cudnn, "deterministic", True))
         yield
 
 
@@ -95,12 +97,35 @@ def tf32_products() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _products(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
+    """Products of matrices in the precision of that name; where newer switches were used, older ones cannot be read."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        newer = {"highest": "ieee", "high": "tf32"}[precision]
+        with (
+            _switched(torch.backends.cuda.matmul, "fp32_precision", newer),
+            _switched(torch.backends.mkldnn.matmul, "fp32_precision", newer),  # type: ignore[attr-defined]
+        ):
+            yield
+        return
+    if before == precision:  # setting it again would not leave all as it was
+        yield
+        return
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def _switched(owner: object, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def forward_threads(backbones: Iterable[Backbone], device: torch.device) -> contextlib.AbstractContextManager[Workers]:

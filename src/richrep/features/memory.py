@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from richrep.errors import RichrepError
+from richrep.errors import MemoryLimitError, RichrepError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LEAST = 100 * 10**6  # chunks of rows and of logits in flight, whatever the problem is
@@ -77,7 +77,7 @@ class MemoryBudget:
         )
 
     def check_state(self, needed: int, what: str) -> None:
-        """Raises RichrepError, with the limit that would do, when the optimiser needs more than its share."""
+        """Raises MemoryLimitError, with the limit that would do, when the optimiser needs more than its share."""
         self._check(needed, self.state, _STATE_SHARE, what)
 
     def check_square(self, needed: int, what: str) -> None:
@@ -90,7 +90,7 @@ class MemoryBudget:
 
     def _check(self, needed: int, allowed: int, share: float, what: str) -> None:
         if self.limit is not None and needed > allowed:
-            raise RichrepError(
+            raise MemoryLimitError(
                 f"A memory limit of {self.limit / 1e6:,.0f} MB is too small: {what} takes {needed / 1e6:,.0f} MB, "
                 f"so at least {needed / share / 1e6 + 1:,.0f} MB are needed. Raise --memory-limit."
             )

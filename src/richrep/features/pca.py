@@ -15,8 +15,11 @@ import torch
 from richrep.errors import FeatureError, RichrepError, unknown_name_message
 from richrep.features.feature_set import Block
 from richrep.features.gram import sample_gram
+from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import NORMALIZATIONS, Normalization, centred_chunks, fit_normalization, moments
 from richrep.features.rows import Features, as_rows, row_chunks
+
+_GRAM_BYTES = 24  # a value: the Gram matrix, LAPACK's copy and its eigenvectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +64,15 @@ class Pca:
             self, before=self.before.to(device), mean=self.mean.to(device), components=self.components.to(device)
         )
 
-    def project(self, features: Features, rows: torch.Tensor | None) -> torch.Tensor:
-        """Scores (N, C) of the given rows, or all, in float64 by chunks: small components keep their digits."""
+    def project(self, features: Features, rows: torch.Tensor | None, *, memory: MemoryBudget = FRUGAL) -> torch.Tensor:
+        """Scores (N, C) of the given rows, or all, in float64 by chunks: small components keep their digits.
+
+        Raises MemoryLimitError where they are more than `memory` allows of a copy.
+        """
         chosen = as_rows(features, rows)
+        count = len(self.components)
+        size = len(chosen) * count * chosen.dtype.itemsize
+        memory.check_copy(size, f"the projection of {len(chosen):,} images on {count} components")
         scores = torch.empty(len(chosen), len(self.components), dtype=chosen.dtype, device=chosen.device)
         for start, chunk in row_chunks(chosen, None, chunk_rows=max(1, 2**20 // chosen.shape[1])):
             centred = self.before.apply(chunk).to(torch.float64) - self.mean
@@ -113,6 +122,7 @@ def fit_pca(
     before: str = "none",
     num_components: int,
     blocks: Sequence[Block] | None = None,
+    memory: MemoryBudget = FRUGAL,
 ) -> Pca:
     """The leading components of the given rows of features (N, D), or of all.
 
@@ -120,16 +130,19 @@ def fit_pca(
 
     Raises:
         FeatureError: the training features have fewer directions of variance than `num_components`.
+        MemoryLimitError: the Gram matrix is more than `memory` allows.
     """
     chosen = as_rows(features, rows)
     total, dim = chosen.shape
+    side = min(total, dim)
+    memory.check_square(_GRAM_BYTES * side**2, f"the principal components of {total:,} images x {dim:,} features")
     first = fit_normalization(before, moments(chosen, with_gram=False), blocks=blocks, dtype=chosen.dtype)
     stats = moments(chosen, with_gram=total >= dim, normalization=first)
     if stats.gram is not None:
         values, vectors = _leading(stats.gram, num_components)
         components = vectors.T
     else:
-        gram = sample_gram(chosen, normalization=first, mean=stats.mean).div_(total)
+        gram = sample_gram(chosen, normalization=first, mean=stats.mean, memory=memory).div_(total)
         values, vectors = _leading(gram, num_components)
         on_samples = (vectors / (total * values).clamp(min=torch.finfo(torch.float64).tiny).sqrt()).T  # (C, N)
         components = on_samples.new_zeros(len(on_samples), dim)
@@ -139,9 +152,12 @@ def fit_pca(
     rounding = max(total, dim) * torch.finfo(torch.float64).eps * variance
     rank = int((values > rounding).sum())
     if rank < num_components:
+        advice = (
+            f"Use at most pca:{rank}, more images, or no projection." if rank else "They are constant: look at them."
+        )
         raise FeatureError(
             f"pca:{num_components} needs {num_components} directions of variance, the {total} training rows of "
-            f"{dim} features have {rank}. Use at most pca:{rank}, more images, or no projection."
+            f"{dim} features have {rank}. {advice}"
         )
     return Pca(before=first, mean=stats.mean, components=components.contiguous())
 
@@ -157,11 +173,16 @@ def _leading(symmetric: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
 
 
 def fit_named(
-    name: str, features: Features, rows: torch.Tensor | None = None, *, blocks: Sequence[Block] | None = None
+    name: str,
+    features: Features,
+    rows: torch.Tensor | None = None,
+    *,
+    blocks: Sequence[Block] | None = None,
+    memory: MemoryBudget = FRUGAL,
 ) -> Normalization | Pca:
     """The normalisation `name`, with or without "pca:C", fitted on the given rows of features (N, D), or on all."""
     before, num_components = split_pca(name)
     if num_components:
-        return fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks)
+        return fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks, memory=memory)
     chosen = as_rows(features, rows)
     return fit_normalization(before, moments(chosen, with_gram=False), blocks=blocks, dtype=chosen.dtype)

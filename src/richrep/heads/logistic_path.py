@@ -163,9 +163,9 @@ def solve_logistic_path(
         near = near[0].to(features.device), near[1].to(features.device)
     before, num_components = split_pca(normalization)
     if num_components:
-        pca = fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks)
+        pca = fit_pca(features, rows, before=before, num_components=num_components, blocks=blocks, memory=memory)
         return solve_logistic_path(
-            pca.project(features, rows),
+            pca.project(features, rows, memory=memory),
             used,
             lambda point: take(_unprojected(point, pca)),
             num_classes=num_classes,

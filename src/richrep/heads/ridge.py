@@ -82,7 +82,7 @@ class RidgeHead(EstimatorHead):
         path, normalization = self._fit_path(X, y, num_classes, memory)
         for ratio in ratios:
             head = copy.copy(self)
-            head.l2 = ratio * path.trace
+            head.l2 = ratio * (path.trace or 1.0)  # constant features: no penalty matters
             yield head._adopt(path, normalization)
 
     def _fit_path(
@@ -93,8 +93,8 @@ class RidgeHead(EstimatorHead):
         before, num_components = split_pca(self.normalization)
         blocks = as_blocks(self.blocks)
         if num_components:
-            pca = fit_pca(features, before=before, num_components=num_components, blocks=blocks)
-            return fit_ridge_path(pca.project(features, None), labels, **options), pca
+            pca = fit_pca(features, before=before, num_components=num_components, blocks=blocks, memory=memory)
+            return fit_ridge_path(pca.project(features, None, memory=memory), labels, **options), pca
         path = fit_ridge_path(features, labels, normalization=before, blocks=blocks, **options)
         return path, path.normalization
 

@@ -101,24 +101,13 @@ class RidgePath:
     def leave_one_out(self, l2s: Sequence[float]) -> Iterator[tuple[int, torch.Tensor]]:
         """(offset, logits (L, B, K') of rows by the heads fitted without them), chunk by chunk; exact, no refit.
 
-        Leaving row i out turns its residual e into e/(1 - h), h = 1/N + Σ_j (XV)²_ij/(N·(s_j + l2)) its leverage. The
-        normalisation stays as fitted on all rows.
-
-        Source: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2009, section 7.10 (equation 7.64).
+        The normalisation stays as fitted on all rows. See `RidgeSpectrum.leave_one_out`.
         """
-        penalties = _penalties(l2s, self.features.device)
-        weights = self.spectrum.weights(penalties)  # (L, r, K')
-        total = len(self.codes)
+        penalties, total = _penalties(l2s, self.features.device), len(self.codes)
         for start, coordinates in self._coordinates(rank=len(self.spectrum.values)):
-            targets = F.one_hot(self.codes[start : start + len(coordinates)], len(self.classes)).to(torch.float64)
-            fitted = self.target_mean + coordinates @ weights  # (L, B, K')
-            shares = 1 / (total * (self.spectrum.values + penalties[:, None]))  # (L, r)
-            leverage = 1 / total + coordinates.square() @ shares.T  # (B, L)
-            kept = (1 - leverage.T).clamp(
-                min=torch.finfo(torch.float64).eps
-            )  # 0 where a row is fitted whatever it says
-            residuals = (targets - fitted) / kept[..., None]
-            yield start, targets - residuals
+            codes = self.codes[start : start + len(coordinates)]
+            targets = F.one_hot(codes, len(self.classes)).to(torch.float64)
+            yield start, self.spectrum.leave_one_out(coordinates, targets, self.target_mean, penalties, total)
 
     def leave_one_out_accuracies(self, l2s: Sequence[float]) -> torch.Tensor:
         """(L,) float64, fraction of the rows that the heads fitted without them classify rightly."""

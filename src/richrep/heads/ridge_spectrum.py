@@ -32,6 +32,25 @@ class RidgeSpectrum:
         """(L, r, K) weights on the eigenvectors for L penalties."""
         return self.slopes / (self.values + l2s[:, None])[..., None]
 
+    def leave_one_out(
+        self, coordinates: torch.Tensor, targets: torch.Tensor, target_mean: torch.Tensor, l2s: torch.Tensor, total: int
+    ) -> torch.Tensor:
+        """(L, B, K) logits of training rows by the heads fitted without them, one row at a time; exact, no refit.
+
+        Leaving row i out turns its residual e into e/(1 - h), h = 1/N + Σ_j (XV)²_ij/(N·(s_j + l2)) its leverage.
+
+        Args:
+            coordinates: XV (B, r) of the rows; targets: (B, K) as they are; target_mean: (K,).
+            total: N.
+
+        Source: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2009, section 7.10 (equation 7.64).
+        """
+        fitted = target_mean + coordinates @ self.weights(l2s)  # (L, B, K)
+        shares = 1 / (total * (self.values + l2s[:, None]))  # (L, r)
+        leverage = 1 / total + coordinates.square() @ shares.T  # (B, L)
+        floor = torch.finfo(coordinates.dtype).eps  # 1 - h is 0 where a row is fitted whatever it says
+        return targets - (targets - fitted) / (1 - leverage.T).clamp(min=floor)[..., None]
+
 
 def spectrum_of_columns(gram: torch.Tensor, slopes: torch.Tensor) -> RidgeSpectrum:
     """From XᵀX/N (D, D), which is used up, and XᵀY/N (D, K)."""

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from richrep.errors import RichrepError
 from richrep.evaluation.protocols import LEGACY_TEST_SELECTION, PROTOCOLS, as_protocol
-from richrep.evaluation.protocols.protocol import Choice, ProbeProtocol, best_on_val, distinct_angles, spans
+from richrep.evaluation.protocols.protocol import Candidate, ProbeProtocol, best_on_val, distinct_angles, spans
 from richrep.features.feature_set import Block, FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
@@ -214,9 +214,11 @@ def test_a_record_can_state_the_limit_and_how_the_head_was_solved(protocol, digi
 def test_ties_in_accuracy_go_to_the_lower_nll_and_then_to_the_first() -> None:
     labels = torch.tensor([0, 1])
     wrong, unsure, sure = (torch.tensor([[a, 0.0], [0.0, b]]) for a, b in ((5.0, -1.0), (1.0, 1.0), (3.0, 3.0)))
-    candidates = [Choice({"i": i}, logits) for i, logits in enumerate((wrong, unsure, sure, sure))]
-    assert best_on_val(candidates, labels).hyperparameters == {"i": 2}
-    assert best_on_val(candidates[:2], labels).hyperparameters == {"i": 1}
+    candidates = [Candidate({"i": i}, logits.__getitem__) for i, logits in enumerate((wrong, unsure, sure, sure))]
+    for size in (1, 2):
+        assert best_on_val(candidates, labels, block_rows=size).hyperparameters == {"i": 2}
+        assert best_on_val(candidates[:2], labels, block_rows=size).hyperparameters == {"i": 1}
+        assert torch.equal(best_on_val(candidates, labels, block_rows=size).val_logits, sure)
 
 
 def test_of_one_backbone_normalisations_that_keep_angles_are_tried_once(digits) -> None:

@@ -1,5 +1,7 @@
 """The proxy: sums and submatrices of Gram matrices give what ridge regression on concatenated columns gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,51 @@ def test_scaled_members_have_the_scale_as_their_root_mean_square() -> None:
     assert [(block.name, block.start, block.stop) for block in joint.blocks] == [("0", 0, 4), ("2", 4, 9)]
     sizes = [joint.features[TRAIN, block.start : block.stop].square().mean().sqrt().item() for block in joint.blocks]
     assert sizes == pytest.approx([2, 0.5], rel=1e-5)
+
+
+def leaving_one_out(members, subset) -> float:
+    """Best accuracy over the penalties of scikit-learn's Ridge, fitted anew without each training image."""
+    columns = []
+    for i in subset:
+        features = members[i].features.double()
+        columns.append(features / features[TRAIN].square().mean().sqrt())
+    x, labels = torch.cat(columns, 1)[TRAIN].numpy(), members[0].labels[TRAIN].numpy()
+    targets, rows = np.eye(K)[labels], np.arange(len(TRAIN))
+    trace = ((x - x.mean(0)) ** 2).sum() / len(TRAIN)
+    best = 0.0
+    for penalty in PENALTIES:
+        right = 0
+        for row in rows:
+            kept = rows != row
+            # the sum over the other rows under the same penalty: the penalty per image stays that of all N
+            model = Ridge(alpha=len(TRAIN) * penalty * trace).fit(x[kept], targets[kept])
+            right += int(model.predict(x[[row]]).argmax(1)[0] == labels[row])
+        best = max(best, right / len(rows))
+    return best
+
+
+@pytest.mark.parametrize("side", ["samples", "columns"])
+@pytest.mark.parametrize("subset", [(1,), (0, 1, 2)])
+def test_leave_one_out_is_that_of_ridge_fitted_anew_without_each_image(side, subset) -> None:
+    members = make_members()
+    proxy = make_proxy(members, TRAIN, VAL, side=side, score_by="loo")
+    assert proxy.score(subset) == pytest.approx(leaving_one_out(members, subset), abs=1e-6)
+    assert proxy.score(subset) != make_proxy(members, TRAIN, VAL, side=side).score(subset)
+    assert "leave-one-out" in proxy.describe()
+
+
+def test_leave_one_out_looks_at_no_val_image() -> None:
+    members = make_members()
+    other = [replace(m, features=torch.cat([m.features[:60], m.features[60:].flip(0)])) for m in members]
+    one, two = (make_proxy(some, TRAIN, VAL, score_by="loo").score((0, 1)) for some in (members, other))
+    assert one == two
+
+
+@pytest.mark.parametrize("score_by", ["val", "loo"])
+@pytest.mark.parametrize("side", ["samples", "columns"])
+def test_constant_members_score_as_the_largest_class(side, score_by) -> None:
+    members = [replace(m, features=torch.ones_like(m.features)) for m in make_members()]
+    labels = torch.tensor([0] * 40 + [1] * 20 + [0] * 20 + [2] * 10)  # 2/3 of train and of val are of class 0
+    members = [replace(member, labels=labels) for member in members]
+    score = make_proxy(members, TRAIN, VAL, side=side, score_by=score_by).score((0, 1))
+    assert score == pytest.approx(2 / 3)

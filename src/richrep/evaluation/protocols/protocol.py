@@ -9,7 +9,7 @@ A protocol is a frozen dataclass whose fields are its options; they are stored w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -21,9 +21,11 @@ from richrep.evaluation.metrics import accuracy, nll
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
-from richrep.features.rows import Rows
+from richrep.features.rows import Rows, as_rows
 from richrep.heads.estimator import EstimatorHead
 from richrep.heads.linear import Linear
+
+_NO_CANDIDATE = "selection needs at least one candidate, got none. Give every option at least one value."
 
 HeadType = TypeVar("HeadType", bound=EstimatorHead)
 
@@ -80,20 +82,59 @@ class ProbeProtocol(Protocol):
         ...
 
 
-def best_on_val(candidates: Iterable[Choice], labels: torch.Tensor) -> Choice:
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One that may be chosen. Its logits on val are made by the block of rows, and only those of the chosen one whole.
+
+    Attributes:
+        hyperparameters, solver: as of `Choice`.
+        logits: (B, K) of the val rows at positions (B,), fitted on train alone.
+    """
+
+    hyperparameters: dict[str, Any]
+    logits: Callable[[torch.Tensor], torch.Tensor]
+    solver: dict[str, Any] = field(default_factory=dict)
+
+
+def best_on_val(candidates: Iterable[Candidate], labels: torch.Tensor, *, block_rows: int = 2**20) -> Choice:
     """The candidate of highest val accuracy; ties go to the lower nll, then the first.
 
     Args:
-        labels: (N_val,) of the same rows as the logits (N_val, K).
+        labels: (N_val,) of the rows that candidates give logits of.
+        block_rows: of which logits are made at once.
     """
-    contest = Contest(labels)
+    blocks = torch.split(torch.arange(len(labels)), block_rows)
+    best, best_score = None, (-np.inf, -np.inf)
     for candidate in candidates:
-        contest.offer(candidate)
-    return contest.winner()
+        right, loss = 0.0, 0.0
+        for rows in blocks:
+            logits, truth = candidate.logits(rows), labels[rows]
+            right += len(rows) * accuracy(preds=logits.argmax(1), labels=truth)
+            loss += len(rows) * nll(logits=logits, labels=truth)
+        score = (right / len(labels), -loss / len(labels))
+        if best is None or score > best_score:
+            best, best_score = candidate, score
+    if best is None:
+        raise ValueError(_NO_CANDIDATE)
+    first = best.logits(blocks[0])
+    val_logits = first.new_empty(len(labels), first.shape[1])
+    for rows in blocks:
+        val_logits[rows] = best.logits(rows)
+    return Choice(best.hyperparameters, val_logits, solver=best.solver)
+
+
+def block_rows(memory: MemoryBudget, *sizes: int) -> int:
+    """Rows whose values in the largest of several `sizes` (columns, classes) are a chunk of `memory`."""
+    return max(64, memory.chunk_values // max(sizes))
+
+
+def logits_by_block(head: EstimatorHead, val: FeatureSet) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The `logits` of a candidate: those of `head`, on rows of `val`."""
+    return lambda rows: head.logits(as_rows(val.features, rows))
 
 
 class Contest:
-    """Candidates as they come, of which the best on val alone is kept; ties as in `best_on_val`.
+    """Candidates as they come, logits and all, of which the best on val alone is kept; ties as in `best_on_val`.
 
     Args:
         labels: (N_val,) of the same rows as the logits (N_val, K).
@@ -120,7 +161,7 @@ class Contest:
     def winner(self) -> Choice:
         """The best of those offered; ValueError when there was none."""
         if self._best is None:
-            raise ValueError("selection needs at least one candidate, got none. Give every option at least one value.")
+            raise ValueError(_NO_CANDIDATE)
         return self._best
 
 
@@ -137,14 +178,14 @@ def select_by_grid(
     train, val = (trainval.take(rows, max_bytes=memory.kept) for rows in (train_rows, val_rows))
     solver = {"samples": "streamed" if isinstance(train.features, Rows) else "kept", "memory_limit": memory.limit}
 
-    def candidates() -> Iterator[Choice]:
+    def candidates() -> Iterator[Candidate]:
         for keywords in options:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 head = fit_head(head_type, train, keywords)
-            yield Choice(keywords, head.logits(val.features), solver=solver)
+            yield Candidate(keywords, logits_by_block(head, val), solver)
 
-    return best_on_val(candidates(), val.labels)
+    return best_on_val(candidates(), val.labels, block_rows=block_rows(memory, val.num_classes, val.feature_dim))
 
 
 def fit_head(

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from richrep.evaluation.protocols.protocol import Choice, best_on_val, fit_head, spans
+from richrep.evaluation.protocols.protocol import (
+    Candidate,
+    Choice,
+    best_on_val,
+    block_rows,
+    fit_head,
+    logits_by_block,
+    spans,
+)
 from richrep.evaluation.selection import check_rows
 from richrep.features.feature_set import FeatureSet
 from richrep.features.memory import FRUGAL, MemoryBudget
@@ -38,16 +46,17 @@ class RidgeProtocol:
         """The candidate of highest val accuracy; one eigen-decomposition serves every penalty of a normalisation."""
         check_rows(train_rows, val_rows)
         train, val = (trainval.take(rows, max_bytes=memory.kept) for rows in (train_rows, val_rows))
-        return best_on_val(self._candidates(train, val, memory), val.labels)
+        size = block_rows(memory, val.num_classes, val.feature_dim)
+        return best_on_val(self._candidates(train, val, memory), val.labels, block_rows=size)
 
-    def _candidates(self, train: FeatureSet, val: FeatureSet, memory: MemoryBudget) -> Iterator[Choice]:
+    def _candidates(self, train: FeatureSet, val: FeatureSet, memory: MemoryBudget) -> Iterator[Candidate]:
         ratios = sorted(self.ratios, reverse=True)
         for normalization in self.normalizations:
             plain = RidgeHead(normalization=normalization, blocks=spans(train))
             heads = plain.along(train.features, train.labels, ratios, num_classes=train.num_classes, memory=memory)
             for head in heads:
                 chosen = {"l2": head.l2, "normalization": normalization}
-                yield Choice(chosen, head.logits(val.features), solver=head.solver_)
+                yield Candidate(chosen, logits_by_block(head, val), head.solver_)
 
     def refit(self, trainval: FeatureSet, choice: Choice, *, memory: MemoryBudget = FRUGAL) -> RidgeHead:
         """Fitted on all rows, with the penalty per image that was chosen."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from richrep.errors import FeatureError, MemoryLimitError
 from richrep.evaluation.search.kept import Kept, KeptProbes
 from richrep.evaluation.search.strategies import Subset
 from richrep.evaluation.selection import Candidate, Selection, refit_logistic, select_logistic
@@ -60,6 +61,7 @@ class Probes:
             keeps them in memory.
         probed: subset -> what was chosen on val.
         fitted: subset -> what was scored on test.
+        quick_s: seconds that quick probes took.
     """
 
     trainval: Sequence[FeatureSet]
@@ -72,6 +74,7 @@ class Probes:
     keep_below: Path | None = None
     probed: dict[Subset, Probed] = field(default_factory=dict)
     fitted: dict[Subset, Fitted] = field(default_factory=dict)
+    quick_s: float = field(default=0.0, init=False)
     _bounds: dict[tuple[Subset, str, tuple[float, ...]], float] = field(default_factory=dict, init=False)
 
     def kept(self, subset: Subset) -> Kept:
@@ -114,7 +117,12 @@ class Probes:
     def _tried(self, subset: Subset, cs: Sequence[float], normalizations: Sequence[str]) -> Selection:
         joint = self._joint(self.trainval, subset)
         options: dict[str, Any] = {"cs": cs, "normalizations": normalizations, "memory": self.memory}
-        return select_logistic(joint, self.train_rows, self.val_rows, **options)
+        try:
+            return select_logistic(joint, self.train_rows, self.val_rows, **options)
+        except (FeatureError, MemoryLimitError) as error:
+            names = "+".join(block.name for block in joint.blocks)
+            kept = "" if self.keep_below is None else f" What was probed before is kept in {self.keep_below}."
+            raise type(error)(f"{names} cannot be probed: {error}{kept}") from error
 
     def end(self) -> None:
         """Nothing needs to be kept any more."""
@@ -131,7 +139,9 @@ class Probes:
         cs = tuple(c for c in self.cs if near / _DECADE <= c <= near * _DECADE)
         asked = subset, chosen.normalization, cs
         if asked not in self._bounds:
-            self._bounds[asked] = self._tried(subset, cs, [chosen.normalization]).best.val_accuracy
+            tried = self._tried(subset, cs, [chosen.normalization])
+            self._bounds[asked] = tried.best.val_accuracy
+            self.quick_s += tried.elapsed_s
         return self._bounds[asked]
 
     def _joint(self, members: Sequence[FeatureSet], subset: Subset) -> FeatureSet:

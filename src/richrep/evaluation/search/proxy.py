@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ MAX_SAMPLES = 600  # images up to which the side of the samples is the cheaper o
 MAX_EXACT = 1024  # columns of a member up to which its principal components come from an eigen-decomposition
 MAX_ROWS = 20_000  # images; more are subsampled
 SUBSAMPLE_SEED = 0
+ProxyScore = Literal["val", "loo"]
+PROXY_SCORES: dict[ProxyScore, str] = {
+    "val": "accuracy on val",
+    "loo": "accuracy on train, every image by the regression without it, in closed form: leaves val to the full probes",
+}
 PENALTIES = tuple(float(10.0**e) for e in np.arange(-6, 0.1, 0.5))  # times the trace of the subset's Gram matrix
 
 
@@ -39,22 +45,27 @@ class ColumnGrams:
         gram: (P, P), XᵀX/N of all members' centred columns.
         slopes: (P, K), XᵀY/N.
         val: (N_val, P), around the training mean.
+        train: (N, P), the same of the training rows.
         edges: (M + 1,) where each member's columns begin and end.
     """
 
     gram: torch.Tensor
     slopes: torch.Tensor
     val: torch.Tensor
+    train: torch.Tensor
     edges: tuple[int, ...]
 
-    def problem(self, subset: Subset, scales: Sequence[float]) -> tuple[RidgeSpectrum, torch.Tensor]:
-        """Ridge on the members `subset`, each times its scale, and val in its eigenvectors (N_val, r)."""
+    def problem(
+        self, subset: Subset, scales: Sequence[float], *, of_train: bool = False
+    ) -> tuple[RidgeSpectrum, torch.Tensor]:
+        """Ridge on the members `subset`, each times its scale, and val (or train) in its eigenvectors (N_val, r)."""
         spans = [torch.arange(self.edges[i], self.edges[i + 1]) for i in subset]
         columns = torch.cat(spans)
         scale = torch.cat([torch.full((len(s),), c) for s, c in zip(spans, scales, strict=True)]).to(self.gram)
         gram = self.gram[columns][:, columns] * scale * scale[:, None]
         spectrum = spectrum_of_columns(gram, self.slopes[columns] * scale[:, None])
-        return spectrum, (self.val[:, columns] * scale) @ spectrum.vectors
+        rows = self.train if of_train else self.val
+        return spectrum, (rows[:, columns] * scale) @ spectrum.vectors
 
     def cka(self) -> torch.Tensor:
         """(M, M) linear CKA."""
@@ -75,12 +86,16 @@ class SampleGrams:
     val: torch.Tensor
     targets: torch.Tensor
 
-    def problem(self, subset: Subset, scales: Sequence[float]) -> tuple[RidgeSpectrum, torch.Tensor]:
-        """Ridge on the members `subset`, each times its scale, and val in its eigenvectors (N_val, r)."""
+    def problem(
+        self, subset: Subset, scales: Sequence[float], *, of_train: bool = False
+    ) -> tuple[RidgeSpectrum, torch.Tensor]:
+        """Ridge on the members `subset`, each times its scale, and val (or train) in its eigenvectors (N_val, r)."""
         squares = torch.tensor(scales).square().to(self.grams)
         members = list(subset)
         spectrum = spectrum_of_samples(torch.tensordot(squares, self.grams[members], 1), self.targets)
         lengths = (len(self.targets) * spectrum.values).sqrt()
+        if of_train:
+            return spectrum, spectrum.vectors * lengths
         return spectrum, torch.tensordot(squares, self.val[members], 1) @ (spectrum.vectors / lengths)
 
     def cka(self) -> torch.Tensor:
@@ -90,7 +105,7 @@ class SampleGrams:
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """Val accuracy of ridge regression on any subset of M members.
+    """Accuracy of ridge regression on any subset of M members: on val, or leaving out one training image at a time.
 
     Attributes:
         grams: of the members, normalised ("block-rms") and centred on the training rows.
@@ -98,7 +113,9 @@ class Proxy:
         num_rows: training images used; num_val: val images used.
         dims: columns kept of each member.
         target_mean: (K',) how frequent each class is.
-        val_codes: (N_val,) class of each val image as a position among the classes with a training row.
+        val_codes: (N_val,) class of each val image as a position among the classes with a training row; train_codes:
+            (N,) of each training image.
+        score_by: a member of PROXY_SCORES.
     """
 
     grams: ColumnGrams | SampleGrams
@@ -108,25 +125,31 @@ class Proxy:
     dims: tuple[int, ...]
     target_mean: torch.Tensor
     val_codes: torch.Tensor
+    train_codes: torch.Tensor
+    score_by: ProxyScore = "val"
 
     def describe(self) -> str:
         """One line for people."""
+        by = "leave-one-out, " if self.score_by == "loo" else ""
         kept = f", {min(self.dims)} to {max(self.dims)} components a member" if self.side == "columns" else ""
-        return f"ridge by {self.side}, {self.num_rows} train and {self.num_val} val images{kept}"
+        return f"{by}ridge by {self.side}, {self.num_rows} train and {self.num_val} val images{kept}"
 
     def score(self, subset: Subset, scales: Sequence[float] | None = None) -> float:
-        """The best val accuracy over `PENALTIES`, one eigen-decomposition.
+        """The best accuracy over `PENALTIES`, one eigen-decomposition.
 
         Args:
             scales: what each member of `subset` is multiplied by; None means 1.
         """
-        spectrum, val = self.grams.problem(subset, scales or [1.0] * len(subset))
-        l2s = torch.tensor(PENALTIES) * float(spectrum.values.sum())
-        accuracies = [
-            float((torch.addmm(self.target_mean, val, weights).argmax(1) == self.val_codes).double().mean())
-            for weights in spectrum.weights(l2s.to(val))
-        ]
-        return max(accuracies)
+        of_train = self.score_by == "loo"
+        spectrum, rows = self.grams.problem(subset, scales or [1.0] * len(subset), of_train=of_train)
+        trace = float(spectrum.values.sum()) or 1.0  # of constant members: no penalty matters
+        l2s = (torch.tensor(PENALTIES) * trace).to(rows)
+        if of_train:
+            targets = F.one_hot(self.train_codes, len(self.target_mean)).to(rows)
+            logits = (spectrum.leave_one_out(rows, targets, self.target_mean, l2[None], self.num_rows)[0] for l2 in l2s)
+            return max(float((given.argmax(1) == self.train_codes).double().mean()) for given in logits)
+        logits = (torch.addmm(self.target_mean, rows, weights) for weights in spectrum.weights(l2s))
+        return max(float((given.argmax(1) == self.val_codes).double().mean()) for given in logits)
 
 
 def make_proxy(
@@ -137,8 +160,9 @@ def make_proxy(
     max_dims: int = 128,
     max_rows: int = MAX_ROWS,
     side: Side | None = None,
+    score_by: ProxyScore = "val",
 ) -> Proxy:
-    """The proxy of some members, fitted on train and scored on val.
+    """The proxy of some members, fitted on train and scored on val, or on train by leaving one image out.
 
     Args:
         members: features of train and val together, one FeatureSet a member, of the same images.
@@ -161,7 +185,7 @@ def make_proxy(
         grams, dims = _by_columns(members, train, val, targets - mean, max_dims)
     position = torch.full((members[0].num_classes,), -1)
     position[classes] = torch.arange(len(classes))
-    return Proxy(grams, chosen, len(train), len(val), dims, mean, position[labels[val]])
+    return Proxy(grams, chosen, len(train), len(val), dims, mean, position[labels[val]], codes, score_by)
 
 
 def _subsample(rows: np.ndarray, labels: torch.Tensor, limit: int) -> torch.Tensor:
@@ -209,7 +233,8 @@ def _by_columns(
     edges = tuple(accumulate((len(one.T) for one, _ in pairs), initial=0))
     gram = column_gram([one for one, _ in pairs])
     slopes = torch.cat([one.T @ targets / len(train) for one, _ in pairs])
-    grams = ColumnGrams(gram, slopes, torch.cat([other for _, other in pairs], dim=1), edges)
+    on_train, on_val = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+    grams = ColumnGrams(gram, slopes, on_val, on_train, edges)
     return grams, tuple(b - a for a, b in pairwise(edges))
 
 

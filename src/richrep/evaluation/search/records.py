@@ -102,7 +102,7 @@ class _Writer:
             logits=(probes.val_logits(chosen), probes.score(chosen).test_logits),
             steps={
                 "search": self.found.search_s,
-                "select": sum(probed.elapsed_s for probed in probes.probed.values()),
+                "select": sum(probed.elapsed_s for probed in probes.probed.values()) + probes.quick_s,
                 "fit": probes.score(chosen).elapsed_s,
             },
             gains=gains,
@@ -164,6 +164,7 @@ class _Writer:
             "num_scored": len(found.scored.values),
             "proxy": {
                 "side": proxy.side,
+                "score_by": proxy.score_by,
                 "num_train": proxy.num_rows,
                 "num_val": proxy.num_val,
                 "subsample_seed": SUBSAMPLE_SEED,

@@ -11,12 +11,12 @@ from typing import Any, Unpack
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.layers import with_layers
 from richrep.data.split import Dataset
-from richrep.errors import RichrepError, unknown_name_message
+from richrep.errors import FeatureError, RichrepError, unknown_name_message
 from richrep.evaluation.measure import common_facts
 from richrep.evaluation.record import Record
 from richrep.evaluation.search.found import Found, SoftSubset
 from richrep.evaluation.search.probes import Probes
-from richrep.evaluation.search.proxy import Proxy, make_proxy
+from richrep.evaluation.search.proxy import PROXY_SCORES, Proxy, ProxyScore, make_proxy
 from richrep.evaluation.search.records import make_records
 from richrep.evaluation.search.scales import scaled, search_scales, unit_factors
 from richrep.evaluation.search.shortlist import probe_shortlist
@@ -34,6 +34,7 @@ from richrep.features.feature_set import FeatureSet
 from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
+from richrep.features.pca import split_pca
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class SearchProtocol:
             step from there to a better neighbour; see `probe_shortlist`.
         learn_scales: also search a scale for every member, and probe the members so scaled.
         max_dims: principal components of a member that the proxy sees.
+        proxy_score: a key of PROXY_SCORES.
         cs, normalizations, val_fraction: of the full probe, as in LogisticProtocol.
     """
 
@@ -58,6 +60,7 @@ class SearchProtocol:
     shortlist: int = 8
     learn_scales: bool = False
     max_dims: int = 128
+    proxy_score: ProxyScore = "val"
     cs: tuple[float, ...] = DEFAULT_CS
     normalizations: tuple[str, ...] = DEFAULT_NORMALIZATIONS
     val_fraction: float = 0.2
@@ -65,6 +68,8 @@ class SearchProtocol:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise RichrepError(unknown_name_message("strategy", self.strategy, STRATEGIES))
+        if self.proxy_score not in PROXY_SCORES:
+            raise RichrepError(unknown_name_message("score of the proxy", self.proxy_score, PROXY_SCORES))
         for name, least in (("beam_width", 1), ("max_members", 1), ("shortlist", 0), ("max_dims", 1)):
             if getattr(self, name) < least:
                 raise RichrepError(f"{name} must be at least {least}, got {getattr(self, name)}.")
@@ -119,6 +124,7 @@ def search(
         members, task, extraction, val_fraction=protocol.val_fraction, seed=seed, on_failure=on_failure
     )
     _check_members(features.backbones, protocol)
+    _check_components(features, protocol)
     say(f"features of {len(features.backbones)} members: {features.elapsed_s:.1f} s")
     found = _choose(features, protocol, memory, say, keep_below)
     records = []
@@ -148,6 +154,20 @@ def _check_members(members: Sequence[Backbone], protocol: SearchProtocol) -> Non
         raise RichrepError(too_many_message(len(members)))
 
 
+def _check_components(features: TaskFeatures, protocol: SearchProtocol) -> None:
+    """Raises FeatureError where a member alone has too few columns or images for a projection, before any probe."""
+    for name in protocol.normalizations:
+        _, count = split_pca(name)
+        for backbone in features.backbones:
+            most = min(backbone.feature_dim, len(features.train_rows) - 1)
+            if most < count:
+                raise FeatureError(
+                    f"{name} cannot be tried on {backbone.name} alone: {len(features.train_rows)} training images of "
+                    f"{backbone.feature_dim} features have at most {most} principal components. "
+                    f"Use at most pca:{most}, or leave the member out."
+                )
+
+
 def _choose(
     features: TaskFeatures,
     protocol: SearchProtocol,
@@ -158,7 +178,7 @@ def _choose(
     """All choices, by train and val alone: test features are handed on unread."""
     start = time.perf_counter()
     rows = features.train_rows, features.val_rows
-    proxy = make_proxy(features.trainval, *rows, max_dims=protocol.max_dims)
+    proxy = make_proxy(features.trainval, *rows, max_dims=protocol.max_dims, score_by=protocol.proxy_score)
     scored = Scored(proxy.score, [b.feature_dim for b in features.backbones])
     limit = min(protocol.max_members, len(features.backbones))
     STRATEGIES[protocol.strategy](scored, max_members=limit, beam_width=protocol.beam_width)
