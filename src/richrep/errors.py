@@ -45,11 +45,23 @@ class BadImageError(RichrepError):
 
 
 class EngineError(RichrepError):
-    """An engine or a precision that cannot run here, or whose features are too far from float32."""
+    """An engine or a precision that cannot run here, or whose features are too far from float32.
+
+    Attributes:
+        backbone: name of the one network it is about; "" where it is not known, or about all.
+    """
+
+    backbone: str = ""
 
 
 class FeatureError(RichrepError):
-    """Features that cannot be used: not finite, or of the wrong width."""
+    """Features that cannot be used: not finite, or of the wrong width.
+
+    Attributes:
+        backbone: name of the one network that gives them; "" where it is not known.
+    """
+
+    backbone: str = ""
 
 
 class MemoryLimitError(RichrepError):

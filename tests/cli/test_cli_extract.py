@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from richrep.cli import console
 from richrep.features.cache import FeatureCache
 
 
@@ -155,3 +156,76 @@ def test_features_stored_as_float16_are_probed_and_listed(cli, small) -> None:
     assert (rounded["environment"]["features"], exact["environment"]["features"]) == ("float16", "float32")
     # 50 test images; rounding by 2^-11 moves hardly any of them
     assert rounded["metrics"]["test"]["nll"] == pytest.approx(exact["metrics"]["test"]["nll"], abs=0.05)
+
+
+@pytest.fixture
+def broken(checkpoints, tmp_path) -> Path:
+    """A checkpoint of finite weights whose features are not finite."""
+    stored = torch.load(checkpoints[0])
+    for block in (1, 2):  # the second adds its 3e38 to those of the first
+        stored["state_dict"][f"module.layer3.{block}.bn2.bias"].fill_(3e38)
+    torch.save(stored, tmp_path / "net_broken.th")
+    return tmp_path / "net_broken.th"
+
+
+def test_a_network_whose_features_are_not_finite_is_left_out_and_the_others_are_extracted(
+    cli, checkpoints, broken
+) -> None:
+    sizes = ["-d", "digits", "--train-size", 60, "--test-size", 40, "--cache-dir", "cache", "--device", "cpu"]
+    outcome = cli("extract", "-b", checkpoints[0], "-b", broken, "-b", checkpoints[1], *sizes)
+    assert outcome.code == 1
+    rows = [line.split()[:4] for line in outcome.out.splitlines()[1:]]
+    assert rows == [
+        ["resnet20:a", "trainval", "60", "64"],
+        ["resnet20:b", "trainval", "60", "64"],
+        ["resnet20:a", "test", "40", "64"],
+        ["resnet20:b", "test", "40", "64"],
+    ]
+    assert "resnet20:broken: not extracted. The features of 'resnet20:broken'" in outcome.message
+    assert "are not finite for image 0 of digits/trainval" in outcome.message
+    before = contents(Path("cache"))
+    again = cli("extract", "-b", checkpoints[0], "-b", checkpoints[1], *sizes)
+    assert again.code == 0 and contents(Path("cache")) == before  # nothing was missing
+
+
+def test_a_network_the_precision_is_not_close_enough_for_is_left_out(cli, checkpoints, monkeypatch) -> None:
+    from richrep.features.engines import choose
+
+    real = choose.relative_error
+    errors = iter([1.0])  # of the first network; the others are measured
+    monkeypatch.setattr(choose, "relative_error", lambda *given: next(errors, None) or real(*given))
+    both = ["-b", checkpoints[0], "-b", checkpoints[1], "-d", "digits", "--part", "test", "--test-size", 40]
+    outcome = cli("extract", *both, "--precision", "bf16", "--device", "cpu")
+    assert outcome.code == 1 and "resnet20:b " in outcome.out and "resnet20:a " not in outcome.out
+    assert "resnet20:a: not extracted. 'resnet20:a' in bf16 with the engine torch is 1.0e+00" in outcome.message
+
+
+def test_a_shard_leaves_out_a_network_too(cli, checkpoints, broken) -> None:
+    some = ["-d", "digits", "--part", "trainval", "--train-size", 60, "--device", "cpu", "--shard", "0/2"]
+    outcome = cli("extract", "-b", broken, "-b", checkpoints[0], *some)
+    assert outcome.code == 1 and "resnet20:broken: not extracted. " in outcome.message
+    assert "resnet20:a " in outcome.out and " 1/1 " in outcome.out and "resnet20:broken" not in outcome.out
+    assert "Shard 0/2 is done; no block is missing any more." in outcome.out
+
+
+def test_where_no_network_is_left_there_is_no_table_and_the_code_is_2(cli, broken) -> None:
+    outcome = cli("extract", "-b", broken, "-d", "digits", "--train-size", 60, "--test-size", 40)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Error: No backbone gives features that can be used; the first: The features of" in outcome.message
+
+
+def test_of_torchruns_workers_only_the_one_that_prints_fails_for_a_network_left_out(
+    cli, checkpoints, broken, monkeypatch
+) -> None:
+    command = ["extract", "-b", checkpoints[0], "-b", broken, "-d", "digits", "--part", "test", "--test-size", 40]
+    threads = torch.get_num_threads()
+    codes = []
+    try:
+        for rank in ("1", "0"):
+            for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+                monkeypatch.setenv(name, value)
+            codes.append(cli(*command, "--device", "cpu").code)
+    finally:
+        torch.set_num_threads(threads)
+        console.speak_as("")
+    assert codes == [0, 1]

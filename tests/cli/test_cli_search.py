@@ -91,3 +91,12 @@ def test_the_proxy_may_leave_val_to_the_full_probes(cli, three) -> None:
     assert json.loads(outcome.out)["records"][-1]["search"]["proxy"]["score_by"] == "loo"
     refused = cli("search", *three, "--proxy-score", "leave-one-out")
     assert refused.code == 2 and "Unknown score of the proxy 'leave-one-out'" in refused.message
+
+
+def test_a_layer_that_is_all_of_the_trunk_is_no_member_of_its_own(cli, three) -> None:
+    outcome = cli("search", *three, "--layer", "layer3", "--json", "-")
+    assert outcome.code == 0 and ".layer3 is left out: it gives the features of resnet20" in outcome.err
+    members = json.loads(outcome.out)["records"][-1]["search"]["members"]
+    assert (
+        len(members) == 4 and sum("layer3" in member for member in members) == 1
+    )  # that of test_resnet is not its last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from richrep.cli import console, options
 
 if TYPE_CHECKING:
+    from richrep.backbones.backbone import Backbone
     from richrep.features.shards import Shard
 
 
@@ -48,6 +50,9 @@ def extract(
     times at once, on one machine or on several that share the cache, the processes divide the blocks among themselves;
     torchrun starts one a GPU: torchrun --nproc-per-node 8 -m richrep extract …
 
+    A network whose features are not finite, or that the engine cannot run closely enough, is left out; the others are
+    extracted all the same, and the exit code is 1.
+
     With --views also V random views of every image of trainval, each an entry of its own, as probe --views reads them.
 
     Example: richrep extract -b a.pth -b timm/vit_small_patch16_224 -d folder:flowers
@@ -65,6 +70,7 @@ def extract(
     from richrep.features.manifest import Request
     from richrep.features.profile import ExtractionProfile
     from richrep.features.shards import Shard
+    from richrep.features.usable import extract_usable
     from richrep.features.views import Views, default_view
     from richrep.paths import default_cache_root
 
@@ -100,28 +106,43 @@ def extract(
     loaded = console.load_backbones(backbones, seed=seed, preprocess=preprocess, report=worker.prints_results)
     loaded = [replace(b, name=name) for b, name in zip(loaded, distinct_names(loaded), strict=True)]
     drawn = Views(views or 1, default_view(loaded) if view_scale is None else RandomView(scale=(view_scale, 1.0)))
-    rows: list[tuple[str, ...]] = []
-    missing = 0
-    for name, split in splits.items():
-        start = time.perf_counter()
-        with console.extraction_progress() if worker.prints_results else nullcontext() as progress:
+    took_s = dict.fromkeys(splits, 0.0)
+
+    def fill(backbones: Sequence[Backbone]) -> tuple[list[tuple[str, ...]], int]:
+        """Extracts every part under `backbones`: the rows of the table, and the blocks that other shards lack."""
+        rows: list[tuple[str, ...]] = []
+        missing = 0
+        for name, split in splits.items():
+            start = time.perf_counter()
             seen = drawn if name == "trainval" else None
-            requests = [one for backbone in loaded for one in with_views(Request(backbone), seen)]
-            if own is None:
-                made = extract_layers(requests, split, progress=progress, **common)
-                facts = [(f"{len(f)}", f"{f.feature_dim}", f.key) for f in made]
-            else:
-                reports = extract_shard(loaded, split, shard=own, views=seen, progress=progress, **common)
-                facts = [(f"{r.blocks_done}/{r.blocks_total}", f"{r.dim}", r.key) for r in reports]
-                missing += sum(r.blocks_total - r.blocks_done for r in reports)
-        took = f"{time.perf_counter() - start:.1f}"
-        for request, (count, dim, key) in zip(requests, facts, strict=True):
-            label = name if request.view is None else f"{name}, view {request.view.number}"
-            rows.append((request.backbone.name, label, count, dim, took, key[:12]))
-    if worker.prints_results:
-        _print_table(rows, own, missing)
-        if profile:
-            console.say_profile(measured)
+            requests = [one for backbone in backbones for one in with_views(Request(backbone), seen)]
+            try:
+                with console.extraction_progress() if worker.prints_results else nullcontext() as progress:
+                    if own is None:
+                        made = extract_layers(requests, split, progress=progress, **common)
+                        facts = [(f"{len(f)}", f"{f.feature_dim}", f.key) for f in made]
+                    else:
+                        reports = extract_shard(backbones, split, shard=own, views=seen, progress=progress, **common)
+                        facts = [(f"{r.blocks_done}/{r.blocks_total}", f"{r.dim}", r.key) for r in reports]
+                        missing += sum(r.blocks_total - r.blocks_done for r in reports)
+            finally:
+                took_s[name] += time.perf_counter() - start  # also of tries that ended with a network left out
+            for request, (count, dim, key) in zip(requests, facts, strict=True):
+                label = name if request.view is None else f"{name}, view {request.view.number}"
+                rows.append((request.backbone.name, label, count, dim, f"{took_s[name]:.1f}", key[:12]))
+        return rows, missing
+
+    def fail(name: str, reason: str) -> None:
+        console.say(f"{name}: not extracted. {reason}")
+
+    used, (rows, missing) = extract_usable(loaded, fill, fail)
+    if not worker.prints_results:
+        return  # torchrun ends all workers with the first that fails; the one that prints fails of the same networks
+    _print_table(rows, own, missing)
+    if profile:
+        console.say_profile(measured)
+    if len(used) < len(loaded):
+        raise typer.Exit(1)
 
 
 def _print_table(rows: list[tuple[str, ...]], shard: Shard | None, missing: int) -> None:

@@ -22,12 +22,13 @@ from richrep.evaluation.protocols.legacy_test_selection import LegacyTestSelecti
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.repeats import check_draws, check_has_ensemble, gain_interval, measure
-from richrep.evaluation.task import ExtractOptions, OnFailure, extract_task, load_members, make_task
+from richrep.evaluation.task import ExtractOptions, extract_task, load_members, make_task
 from richrep.evaluation.views import choose_views, with_views
 from richrep.features.feature_set import FeatureSet, concat_features
 from richrep.features.forward import choose_device
 from richrep.features.memory import choose_budget
 from richrep.features.rows import as_rows
+from richrep.features.usable import OnFailure
 
 
 def probe(

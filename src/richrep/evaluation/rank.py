@@ -20,13 +20,14 @@ from richrep.evaluation.protocols import make_protocol
 from richrep.evaluation.protocols.protocol import ProbeProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.repeats import check_draws, measure
-from richrep.evaluation.task import ExtractOptions, OnFailure, TaskFeatures, extract_task, load_members, make_task
+from richrep.evaluation.task import ExtractOptions, TaskFeatures, extract_task, load_members, make_task
 from richrep.evaluation.transferability import OWN_HEAD_SCORES, SCORES
 from richrep.evaluation.transferability.agreement import rank_agreement
 from richrep.evaluation.transferability.inputs import UndefinedScoreError
 from richrep.evaluation.views import choose_views
 from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
+from richrep.features.usable import OnFailure
 from richrep.heads.head import as_tensor
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.names import distinct_names
 from richrep.data.datasets import load_dataset, part_of
 from richrep.data.split import Dataset, Split, carve_val
-from richrep.errors import DatasetError, EngineError, FeatureError, RichrepError
+from richrep.errors import DatasetError, RichrepError
 from richrep.evaluation.facts import dataset_facts
 from richrep.evaluation.protocols.draw import Pool
 from richrep.evaluation.record import DatasetFacts
@@ -28,6 +28,7 @@ from richrep.features.feature_set import FeatureSet
 from richrep.features.manifest import Precision, Request
 from richrep.features.profile import ExtractionProfile
 from richrep.features.progress import ProgressCallback
+from richrep.features.usable import OnFailure, extract_usable
 from richrep.features.views import Views
 from richrep.paths import default_cache_root
 
@@ -51,9 +52,6 @@ class ExtractOptions(TypedDict, total=False):
     fast_resize: bool
     profile: ExtractionProfile | None
     progress: ProgressCallback | None
-
-
-OnFailure = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +177,6 @@ def extract_task(
         DatasetError: images that were skipped leave too little.
     """
     start = time.perf_counter()
-    used = list(backbones)
     extract = partial(
         _extract,
         task=task,
@@ -189,16 +186,7 @@ def extract_task(
         views=views,
         options=with_cache(options),
     )
-    try:
-        found = extract(used)
-    except (FeatureError, EngineError) as error:
-        if on_failure is None:
-            raise
-        used = [b for b in used if _gives_features(b, extract, on_failure)]
-        if not used:
-            raise RichrepError(f"No backbone gives features that can be used; the first: {error}") from None
-        found = extract(used)
-    trainval, test, logits, source_logits = found
+    used, (trainval, test, logits, source_logits) = extract_usable(backbones, extract, on_failure)
     elapsed_s = time.perf_counter() - start
     rows = np.arange(len(trainval[0])), np.arange(0)
     if test:
@@ -251,18 +239,6 @@ def _has_head_for(backbone: Backbone, split: Split) -> bool:
         ", ".join(split.class_names[:3]),
     )
     return False
-
-
-def _gives_features(
-    backbone: Backbone, extract: Callable[[Sequence[Backbone]], _Extracted], on_failure: OnFailure
-) -> bool:
-    """Whether this backbone alone can be extracted; if not, `on_failure` hears why. What is cached is not redone."""
-    try:
-        extract([backbone])
-    except (FeatureError, EngineError) as error:
-        on_failure(backbone.name, str(error))
-        return False
-    return True
 
 
 def _check_what_is_left(task: Task, trainval: FeatureSet, test: FeatureSet) -> None:

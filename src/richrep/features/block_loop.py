@@ -19,7 +19,7 @@ from richrep.errors import FeatureError
 from richrep.features.batches import BatchPlan, OnBadImage, PixelBatch, decoded_batches
 from richrep.features.claims import BlockClaims
 from richrep.features.engines.choose import Runner, runners
-from richrep.features.engines.engine import Work
+from richrep.features.engines.engine import Work, blamed_on
 from richrep.features.forward import NormalizedBatch, check_shape, forward_threads, full_float32, inference
 from richrep.features.manifest import Precision, Request
 from richrep.features.profile import ExtractionProfile
@@ -85,6 +85,7 @@ def fill_sinks(
         BadImageError: an image cannot be decoded and `on_bad_image` is "stop".
         EngineError: the engine cannot run a network, or not closely enough.
         FeatureError: a network gives another shape than it states, or a value that is not finite or does not fit.
+        Both say which (`error.backbone`); finished blocks of the others are kept.
     """
     claims = BlockClaims([task.sink for task in tasks], blocks, meter)
     lacking = [tasks[i] for i in claims.lacking()]
@@ -174,7 +175,7 @@ class _BlockWork:
         self.passes: dict[tuple[Network, NumberedView | None], list[Task]] = {}
         for task in sorted(tasks, key=lambda task: task.view_number):  # a batch keeps the images of one view
             self.passes.setdefault((task.network, task.request.view), []).append(task)
-        self._rows = rows
+        self._rows, self._missing = rows, len(rows)
         # On the device until the block is full: an accelerator is waited for once a block, not once a batch.
         self._values = {task: torch.zeros(len(rows), task.request.dim, device=device) for task in tasks}  # (R, D) each
         self._skipped: dict[int, str] = {}
@@ -185,17 +186,29 @@ class _BlockWork:
         self._values[task][rows.start - self._rows.start : rows.stop - self._rows.start] = output
 
     def finished(self, batch: PixelBatch) -> bool:
-        """Notes the end of a batch, in order; whether it was the last of the block."""
+        """Notes a batch that went well; whether the block is whole now, which one with a failed batch never is."""
         self._skipped |= batch.skipped
-        return batch.rows.stop == self._rows.stop
+        self._missing -= len(batch.rows)
+        return self._missing == 0
 
     def hand_over(self, block: int, split: Split, ready: Mapping[Network, Runner]) -> None:
-        """Gives every sink its part, if all of it is finite, and the name of the engine in `ready` that computed it."""
+        """Gives every sink its part, if all of it is finite, and the name of the engine in `ready` that computed it.
+
+        Raises FeatureError for the first part that is not, when the sinks of the others have theirs.
+        """
+        failed: FeatureError | None = None
         for task, features in self._values.items():
             features[[row - self._rows.start for row in self._skipped]] = 0
-            _check_finite(features, self._rows, task, split)
-            check_range(features, self._rows, task.sink.manifest, split)
+            try:
+                with blamed_on(task.request.backbone):
+                    _check_finite(features, self._rows, task, split)
+                    check_range(features, self._rows, task.sink.manifest, split)
+            except FeatureError as error:
+                failed = failed or error
+                continue
             task.sink.write_block(block, features.cpu(), self._skipped, engine=ready[task.network].engine)
+        if failed is not None:
+            raise failed
 
 
 class _Loop:
@@ -228,8 +241,8 @@ class _Loop:
                     if len(running) > workers.count:
                         running.popleft().finish(split, self._ready, meter)
         except Exception:
-            with contextlib.suppress(Exception):  # blocks that were complete before the error are kept
-                while running:
+            while running:
+                with contextlib.suppress(Exception):  # blocks that are complete in spite of the error are kept
                     running.popleft().finish(split, self._ready, meter)
             raise
         while running:
@@ -246,7 +259,8 @@ class _Loop:
                     if self._synchronize and self._upload is not None:
                         torch.cuda.synchronize(self._device)
                 for task in tasks:
-                    work.keep(task, rows, given[task.request.layer])
+                    with blamed_on(task.request.backbone):
+                        work.keep(task, rows, given[task.request.layer])
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,6 @@ def cka_of_samples(grams: torch.Tensor) -> torch.Tensor:
 
 
 def _normalized(products: torch.Tensor) -> torch.Tensor:
-    """Products (M, M) over the lengths; 0 where a member is constant."""
-    lengths = products.diagonal().sqrt()
-    return products / (lengths * lengths[:, None]).masked_fill_(lengths * lengths[:, None] == 0, 1.0)
+    """Products (M, M) over the lengths; 0 where a member is constant, but for rounding of what was centred."""
+    lengths = products.diagonal().clamp(min=0).sqrt()
+    return (products / (lengths * lengths[:, None]).masked_fill_(lengths * lengths[:, None] == 0, 1.0)).clamp_(min=0)

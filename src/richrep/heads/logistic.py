@@ -131,13 +131,15 @@ class LogisticHead(EstimatorHead):
     def coef_(self) -> np.ndarray:
         """Weights in scikit-learn's shape: (K, D), or (1, D) for two classes."""
         self._check_fitted()
-        return np.asarray(self.weight_[1:] - self.weight_[:1] if len(self.classes_) == 2 else self.weight_)
+        weight = self.weight_.cpu()
+        return np.asarray(weight[1:] - weight[:1] if len(self.classes_) == 2 else weight)
 
     @property
     def intercept_(self) -> np.ndarray:
         """Biases in scikit-learn's shape: (K,), or (1,) for two classes."""
         self._check_fitted()
-        return np.asarray(self.bias_[1:] - self.bias_[:1] if len(self.classes_) == 2 else self.bias_)
+        bias = self.bias_.cpu()
+        return np.asarray(bias[1:] - bias[:1] if len(self.classes_) == 2 else bias)
 
     def to_linear(self) -> nn.Linear:
         """The head as a layer (D -> K) on the raw features, where fine-tuning starts.

@@ -1,5 +1,7 @@
 """What every transferability score does, whatever its formula: one file over all members of SCORES."""
 
+import math
+
 import pytest
 import torch
 
@@ -61,13 +63,29 @@ def test_what_is_undefined_is_said_and_not_zero(name: str) -> None:
         SCORES[name](values, labels * 0)
     with pytest.raises(UndefinedScoreError, match="4 images of 4 classes: some class needs two images"):
         SCORES[name](values[:4], labels[:4])
-    with pytest.raises(UndefinedScoreError, match="the same for every image"):
-        SCORES[name](torch.full((80, 6), 1 / 6), labels)
     values[5, 0] = torch.nan
     with pytest.raises(FeatureError, match="features of row 5 hold NaN"):
         SCORES[name](values, labels)
     with pytest.raises(ValueError, match=r"labels must have shape \(80,\) as there are 80 rows, got \(79,\)"):
         SCORES[name](make_inputs(name)[0], labels[1:])
+
+
+@pytest.mark.parametrize("name", FEATURE_SCORES)
+def test_features_that_are_the_same_for_every_image_have_no_score(name: str) -> None:
+    with pytest.raises(UndefinedScoreError, match="the same for every image"):
+        SCORES[name](torch.full((80, 6), 1 / 6), make_inputs(name)[1])
+
+
+@pytest.mark.parametrize("name", OWN_HEAD_SCORES)
+@pytest.mark.parametrize(
+    "probs", [[1 / 6] * 6, [0.7, 0.2, 0.1, 0.0, 0.0, 0.0], [1.0]], ids=["even", "sure", "one class"]
+)
+def test_a_head_that_says_the_same_of_every_image_scores_minus_the_entropy_of_the_labels(
+    name: str, probs: list[float]
+) -> None:
+    labels = torch.tensor([0] * 10 + [1] * 20 + [4] * 50)
+    expected = sum(share * math.log(share) for share in (10 / 80, 20 / 80, 50 / 80))
+    assert SCORES[name](torch.tensor([probs] * 80), labels) == pytest.approx(expected, rel=1e-6)
 
 
 def test_scores_read_features_or_the_own_head() -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import importlib
+import logging
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from richrep.errors import EngineError
-from richrep.features.engines import ENGINES
+from richrep.features.engines import ENGINES, choose
 from richrep.features.engines.engine import Work
 from richrep.features.extract import extract_features
 
@@ -26,6 +29,63 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tiny, monkeypa
     expected = rf'needs the package {package}. Install it: pip install "richrep\[{engine}\]"'
     with pytest.raises(EngineError, match=expected):
         extract_features(tiny.make_backbone(), tiny.make_split(3), engine=engine, device="cpu")
+
+
+@pytest.fixture
+def break_import(monkeypatch):
+    """Makes the import of a package raise an error, as one that is there but broken does."""
+
+    def make_broken(package: str, error: Exception) -> None:
+        real = importlib.import_module
+
+        def import_module(name: str, *options: object) -> object:
+            if name == package:
+                raise error
+            return real(name, *options)
+
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        monkeypatch.setattr(importlib, "import_module", import_module)
+
+    return make_broken
+
+
+@pytest.mark.parametrize(("engine", "package"), [("openvino", "openvino"), ("onnxruntime", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libfoo.so: cannot open shared object file"), "ImportError: libfoo.so: cannot open shared object"),
+        (ModuleNotFoundError("No module named 'ml_dtypes'", name="ml_dtypes"), "ModuleNotFoundError: No module named"),
+        (RuntimeError("The wrong version.\nMore of it."), r"RuntimeError: The wrong version\)\. Repair it"),
+        (OSError(), "OSError: no reason given"),
+    ],
+    ids=["library", "dependency", "other", "silent"],
+)
+def test_a_package_that_is_there_but_broken_is_named_with_its_reason(
+    tiny, break_import, engine: str, package: str, error: Exception, said: str
+) -> None:
+    break_import(package, error)
+    expected = rf"{engine} engine cannot use the package {package}, which is there but broken \({said}"
+    with pytest.raises(EngineError, match=expected):
+        extract_features(tiny.make_backbone(), tiny.make_split(3), engine=engine, device="cpu")
+
+
+def test_auto_leaves_out_an_engine_whose_package_is_broken_and_says_so(tiny, break_import, monkeypatch, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    choose._FOUND.clear()
+    monkeypatch.setattr(choose, "AUTO_ORDER", ("torch", "openvino"))
+    break_import("openvino", RuntimeError("The wrong version."))
+    assert extract_features(tiny.make_backbone(), tiny.make_split(3), engine="auto", device="cpu").engine == "torch"
+    assert "tiny: not openvino. The openvino engine cannot use the package openvino" in caplog.text
+    choose._FOUND.clear()
+
+
+def test_openvino_without_its_plugin_for_processors_is_broken(monkeypatch) -> None:
+    class Core:
+        def get_property(self, *names: str) -> None:
+            raise RuntimeError("Device with CPU name is not registered")
+
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))
+    assert "broken (RuntimeError: Device with CPU name is not" in ENGINES["openvino"].problem(CPU, "fp32")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

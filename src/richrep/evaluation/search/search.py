@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
+
+import torch
 
 from richrep.backbones.backbone import Backbone
 from richrep.backbones.layers import with_layers
@@ -24,7 +26,6 @@ from richrep.evaluation.search.strategies import MAX_EXHAUSTIVE, STRATEGIES, Sco
 from richrep.evaluation.selection import DEFAULT_CS
 from richrep.evaluation.task import (
     ExtractOptions,
-    OnFailure,
     TaskFeatures,
     extract_task,
     load_members,
@@ -35,6 +36,10 @@ from richrep.features.forward import choose_device
 from richrep.features.memory import MemoryBudget, choose_budget
 from richrep.features.normalize import DEFAULT_NORMALIZATIONS
 from richrep.features.pca import split_pca
+from richrep.features.rows import as_rows
+from richrep.features.usable import OnFailure
+
+_COMPARED = 100  # images by which two members are told apart
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def search(
     features = extract_task(
         members, task, extraction, val_fraction=protocol.val_fraction, seed=seed, on_failure=on_failure
     )
+    features = _without_copies(features, say)
     _check_members(features.backbones, protocol)
     _check_components(features, protocol)
     say(f"features of {len(features.backbones)} members: {features.elapsed_s:.1f} s")
@@ -152,6 +158,34 @@ def _check_members(members: Sequence[Backbone], protocol: SearchProtocol) -> Non
             )
     if protocol.strategy == "exhaustive" and len(members) > MAX_EXHAUSTIVE:
         raise RichrepError(too_many_message(len(members)))
+
+
+def _without_copies(features: TaskFeatures, say: Callable[[str], None]) -> TaskFeatures:
+    """Without members that give the features of one before them, such as a layer that is the last before the pool."""
+    kept: list[int] = []
+    for place, backbone in enumerate(features.backbones):
+        for other in kept:
+            if _look_alike(features.trainval[place], features.trainval[other]):
+                say(f"{backbone.name} is left out: it gives the features of {features.backbones[other].name}.")
+                break
+        else:
+            kept.append(place)
+
+    def some(members: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(members[place] for place in kept)
+
+    return replace(
+        features, backbones=some(features.backbones), trainval=some(features.trainval), test=some(features.test)
+    )
+
+
+def _look_alike(one: FeatureSet, other: FeatureSet) -> bool:
+    """Whether the features are the same but for rounding, by some rows from all over the set."""
+    if one.feature_dim != other.feature_dim:
+        return False
+    rows = torch.arange(0, len(one), max(1, len(one) // _COMPARED))
+    first, second = (as_rows(features.features, rows)[:] for features in (one, other))
+    return bool(torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().mean())))
 
 
 def _check_components(features: TaskFeatures, protocol: SearchProtocol) -> None:

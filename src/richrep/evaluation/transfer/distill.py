@@ -20,7 +20,7 @@ from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
-from richrep.evaluation.task import OnFailure, load_members, make_task
+from richrep.evaluation.task import load_members, make_task
 from richrep.evaluation.transfer import DISTILL_PROTOCOLS, by_name
 from richrep.evaluation.transfer.distill_default import DEFAULT
 from richrep.evaluation.transfer.distill_job import Arm, DistillJob
@@ -29,6 +29,7 @@ from richrep.evaluation.transfer.protocol import DistillProtocol
 from richrep.evaluation.transfer.runs import Where, run_name, run_options
 from richrep.features.cache import FeatureCache
 from richrep.features.progress import ProgressCallback
+from richrep.features.usable import OnFailure
 from richrep.training.distill import check_heads
 from richrep.training.run_folder import RunFolder, open_run
 from richrep.training.teachers import Match, choose_matches

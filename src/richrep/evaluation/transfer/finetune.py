@@ -19,7 +19,7 @@ from richrep.evaluation.facts import backbone_facts, plain_dataset_facts
 from richrep.evaluation.metrics import score
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import save_record
-from richrep.evaluation.task import OnFailure, Task, load_members, make_task
+from richrep.evaluation.task import Task, load_members, make_task
 from richrep.evaluation.transfer import FINETUNE_PROTOCOLS, by_name
 from richrep.evaluation.transfer.as_is import check_heads
 from richrep.evaluation.transfer.cells import ChosenCell, cell_name, choose_cell, key_of, leave_out
@@ -36,6 +36,7 @@ from richrep.evaluation.transfer.runs import (
 )
 from richrep.evaluation.transfer.scoring import own_logits, quick_scores
 from richrep.features.forward import choose_device
+from richrep.features.usable import OnFailure
 from richrep.training.batches import count_steps
 from richrep.training.devices import make_accelerator
 from richrep.training.finetune import Finetuned

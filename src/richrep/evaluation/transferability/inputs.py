@@ -13,12 +13,15 @@ class UndefinedScoreError(RichrepError):
     """A score that these features or labels do not define; the message says why."""
 
 
-def as_float64(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def as_float64(values: torch.Tensor, labels: torch.Tensor, *, may_be_alike: bool = False) -> torch.Tensor:
     """Features or probabilities (N, D) in float64, checked against labels (N,).
+
+    Args:
+        may_be_alike: the score is defined for values that are the same for every image.
 
     Raises:
         FeatureError: values of the wrong shape, or not finite.
-        UndefinedScoreError: one class alone, no class with two images, or values that are alike for every image.
+        UndefinedScoreError: one class alone, no class with two images, or values that are alike and may not be.
     """
     check_features(values)
     check_labels(labels, num_rows=len(values), num_classes=max(2, int(labels.max()) + 1))
@@ -27,7 +30,7 @@ def as_float64(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         raise UndefinedScoreError("all images are of one class; two are needed.")
     if len(labels) <= num_classes:
         raise UndefinedScoreError(f"{len(labels)} images of {num_classes} classes: some class needs two images.")
-    if bool((values == values[0]).all()):
+    if not may_be_alike and bool((values == values[0]).all()):
         raise UndefinedScoreError("the features are the same for every image.")
     return values.to(torch.float64)
 

@@ -18,7 +18,7 @@ import torch
 from richrep.backbones.backbone import Backbone
 from richrep.errors import EngineError, unknown_name_message
 from richrep.features.engines import ENGINES
-from richrep.features.engines.engine import Forward, Work
+from richrep.features.engines.engine import Forward, Work, blamed_on
 from richrep.features.forward import inference
 from richrep.features.manifest import Layer, Precision
 
@@ -69,7 +69,7 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
         images_of: the normalised first images (B, 3, H, W) for a backbone; asked only when there is something to check.
 
     Raises:
-        EngineError: no engine can run a network closely enough; the message has the numbers.
+        EngineError: no engine can run a network (`error.backbone`) closely enough; the message has the numbers.
     """
     references = {key: _Reference.of(work, images_of) for key, work in works.items() if _needs_check(work, engine)}
     with contextlib.ExitStack() as stack:
@@ -77,11 +77,10 @@ def runners(works: Mapping[Key, Work], engine: str, images_of: ImagesOf) -> Iter
         for key, reference in references.items():
             found = key, reference.work.precision, str(reference.work.device)
             name = _FOUND.get(found, engine) if engine == AUTO else engine
+            with blamed_on(reference.work.backbone):
+                chosen = _fastest(reference, stack) if name == AUTO else _tried(name, reference, stack)
             if name == AUTO:
-                chosen = _fastest(reference, stack)
                 _FOUND[found] = "torch" if chosen is None else chosen.engine
-            else:
-                chosen = _tried(name, reference, stack)
             if chosen is not None:
                 ready[key] = chosen
         for key, work in works.items():  # last, because torch casts weights that backbones may share

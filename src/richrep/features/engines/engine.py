@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -11,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from richrep.backbones.backbone import Backbone
+from richrep.errors import EngineError, FeatureError
 from richrep.features.manifest import Layer, Precision
 
 # Images float32 (B, 3, H, W), channels last in memory, B at most the planned batch size -> for each layer (B, D)
@@ -55,6 +57,35 @@ class Engine(Protocol):
         Raises EngineError when this engine cannot run this network.
         """
         ...
+
+
+@contextlib.contextmanager
+def blamed_on(backbone: Backbone) -> Iterator[None]:
+    """Names the backbone in a FeatureError or EngineError from inside; the first name stays."""
+    try:
+        yield
+    except (FeatureError, EngineError) as error:
+        error.backbone = error.backbone or backbone.name
+        raise
+
+
+def import_problem(engine: str, package: str, load: Callable[[], object]) -> str:
+    """Why `load`, which imports the package, fails, as a sentence that says what to do; "" when it does not.
+
+    A package that is not there is installed, one that is there and broken (a library it needs is missing, or of another
+    version) is repaired: what it raises, and that may be anything, is said.
+    """
+    try:
+        load()
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            return f'The {engine} engine needs the package {package}. Install it: pip install "richrep[{engine}]".'
+        said = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
+        return (
+            f"The {engine} engine cannot use the package {package}, which is there but broken ({type(error).__name__}: "
+            f"{said}). Repair it, pip install --force-reinstall {package}, or use --engine torch."
+        )
+    return ""
 
 
 def padded(images: torch.Tensor, batch_size: int) -> torch.Tensor:

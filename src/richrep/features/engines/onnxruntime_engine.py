@@ -6,11 +6,12 @@ import contextlib
 import importlib
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from richrep.features.engines.engine import Forward, Work, padded
+from richrep.features.engines.engine import Forward, Work, import_problem, padded
 from richrep.features.engines.export import exported
 from richrep.features.manifest import Layer, Precision
 
@@ -30,13 +31,9 @@ class OnnxRuntimeEngine:
         if precision != "fp32":
             return f"The onnxruntime engine computes in fp32, not in {precision}. Use --engine torch or openvino."
         for package in ("onnxruntime", "onnxscript"):  # the second writes the graph
-            try:
-                importlib.import_module(package)
-            except ImportError:
-                return (
-                    f"The onnxruntime engine needs the package {package}. "
-                    'Install it: pip install "richrep[onnxruntime]".'
-                )
+            problem = import_problem(self.name, package, partial(importlib.import_module, package))
+            if problem:
+                return problem
         return ""
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 
 from richrep.errors import EngineError
-from richrep.features.engines.engine import Forward, Work, padded
+from richrep.features.engines.engine import Forward, Work, import_problem, padded
 from richrep.features.engines.export import exported
 from richrep.features.manifest import Layer, Precision
 
@@ -33,12 +33,10 @@ class OpenVinoEngine:
     def problem(self, device: torch.device, precision: Precision) -> str:
         if device.type != "cpu":
             return f"The openvino engine runs on the CPU, not on {device.type}. Use --engine torch, or --device cpu."
-        try:
-            openvino = import_openvino()
-        except ImportError:
-            return 'The openvino engine needs the package openvino. Install it: pip install "richrep[openvino]".'
-        known = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if _CAPABILITIES[precision] not in known:
+        problem = import_problem(self.name, "openvino", _capabilities)
+        if problem:
+            return problem
+        if _CAPABILITIES[precision] not in _capabilities():
             return f"This processor has no {precision} arithmetic that OpenVINO uses. Use --precision fp32."
         return ""
 
@@ -72,6 +70,12 @@ class OpenVinoEngine:
             return {layer: torch.from_numpy(given[i])[: len(images)] for i, layer in enumerate(work.layers)}
 
         yield forward
+
+
+def _capabilities() -> list[str]:
+    """What OpenVINO computes in on this processor; without its plugin for processors this raises."""
+    known: list[str] = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return known
 
 
 def import_openvino() -> ModuleType:
