@@ -9,7 +9,7 @@ data set sees. "bare" is the engine alone: full batches of one tensor, as many a
 
     python benchmarks/engines.py              # ../shared/data where it is there, else random JPEGs and weights
     python benchmarks/engines.py --quick      # a fraction of the images, one round
-    python benchmarks/engines.py --only resnet50 --compile
+    python benchmarks/engines.py --only resnet-50 --compile
     python benchmarks/engines.py --fast       # also with --fast-resize, and with --fast-decode on top
     python benchmarks/engines.py --device cuda --compile    # ResNet-50, ViT-B/16, RegNetY-32GF, JPEG and pixels
 
@@ -240,6 +240,8 @@ def main() -> None:
             print("../shared/data is not here: random JPEGs and random weights instead.", file=sys.stderr)
             cases = random_cases(512 // divisor, Path(folder))[:1]
         wanted = [case for case in cases if options.only.lower() in case.name.lower()]
+        if not wanted:
+            parser.error(f"no case's name holds {options.only!r}; they are {', '.join(case.name for case in cases)}")
         lines = [line for case in wanted for line in measure(case, variants, device, rounds=rounds, seconds=seconds)]
     on = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     print(f"Machine before: {before}{on}\n")
