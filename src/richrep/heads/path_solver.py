@@ -16,9 +16,7 @@ from richrep.heads.preconditioner import ClassBlocks, Diagonal, Preconditioner
 from richrep.heads.samples import RotatedSamples
 
 _MAX_BLOCK = 1024  # coordinates: measuring the blocks costs about as much as r/6 iterations
-_ROUGH_TOL = (
-    1e-3  # below, TF32 (10 bits of a factor, 5e-4) takes as many iterations again for what float32 finishes anyway
-)
+_ROUGH_TOL = 1e-4  # half the float32 evaluations of 1e-3 for 5 to 17 more passes (benchmarks/solver.py --case tf32)
 _SMALL_BLOCKS = 2**26  # bytes; larger ones must be few beside the rows: factors cost 0.7·r²/N iterations a penalty
 
 Start = Callable[[Sequence[int]], torch.Tensor]  # places of A penalties -> points (A, P), each in its coordinates
