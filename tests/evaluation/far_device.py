@@ -30,7 +30,7 @@ from richrep.features.engines import choose
 from richrep.features.extract import extract_features
 from richrep.features.memory import FRUGAL
 
-_LIBRARY = torch.library.Library("aten", "IMPL")
+_REGISTERED: list[torch.library.Library] = []  # what is registered lasts as long as this
 _TAKE_INDICES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
@@ -99,8 +99,9 @@ def _copy(to: torch.Tensor, of: torch.Tensor, non_blocking: bool = False) -> tor
 def make_device() -> torch.device:
     """The device, from now on and for all of the process: so nothing is done when pytest imports this for doctests."""
     _setup_privateuseone_for_python_backend("far")
+    _REGISTERED.append(torch.library.Library("aten", "IMPL"))
     for name, function in (("empty.memory_format", _empty), ("empty_strided", _empty_strided), ("copy_", _copy)):
-        _LIBRARY.impl(name, function, "PrivateUse1")
+        _REGISTERED[0].impl(name, function, "PrivateUse1")
     return torch.device("far", 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -82,11 +82,17 @@ def inference(device: torch.device) -> Iterator[None]:
 def full_float32() -> Iterator[None]:
     """No TF32 and no bfloat16 products, whatever the caller has switched on, by torch's older or newer switches."""
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    with _products("highest"), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_products("highest"))
+        if _is_older(lambda: cudnn.allow_tf32):
+            flags = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            stack.enter_context(flags)
+        else:
+            stack.enter_context(_switched(cudnn, "benchmark", False))
+            stack.enter_context(_switched(cudnn, "deterministic", True))
         for part in (cudnn.conv, cudnn.rnn, mkldnn.conv, mkldnn.rnn):  # type: ignore[attr-defined]
-            stack.enter_context(_switched(part, "fp32_precision", "ieee"))
-        stack.enter_context(_switched(cudnn, "benchmark", False))
-        stack.enter_context(_switched(cudnn, "deterministic", True))
+            if part.fp32_precision not in ("none", "ieee"):
+                stack.enter_context(_switched(part, "fp32_precision", "ieee"))
         yield
 
 
@@ -97,10 +103,8 @@ def tf32_products() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _products(precision: str) -> Iterator[None]:
-    """Products of matrices in the precision of that name; where newer switches were used, older ones cannot be read."""
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:
+    """Products of matrices in the precision of that name."""
+    if not _is_older(torch.get_float32_matmul_precision):
         newer = {"highest": "ieee", "high": "tf32"}[precision]
         with (
             _switched(torch.backends.cuda.matmul, "fp32_precision", newer),
@@ -108,6 +112,7 @@ def _products(precision: str) -> Iterator[None]:
         ):
             yield
         return
+    before = torch.get_float32_matmul_precision()
     if before == precision:  # setting it again would not leave all as it was
         yield
         return
@@ -116,6 +121,18 @@ def _products(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _is_older(read: Callable[[], object]) -> bool:
+    """Whether one of the older switches can be read: torch refuses where a newer one says something else.
+
+    What can be switched by the older is: to export a network torch reads them.
+    """
+    try:
+        read()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
