@@ -84,7 +84,8 @@ def full_float32() -> Iterator[None]:
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
     with contextlib.ExitStack() as stack:
         stack.enter_context(_products("highest"))
-        if _is_older(lambda: cudnn.allow_tf32):
+        inherited = [owner.fp32_precision for owner in (torch.backends, cudnn)]
+        if set(inherited) == {"none"} and _is_older(lambda: cudnn.allow_tf32):
             flags = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
             stack.enter_context(flags)
         else:
