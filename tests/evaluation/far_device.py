@@ -142,6 +142,19 @@ def measured(name: str, cache: Path) -> list[Record]:
     return probe(BACKBONES[:1], "digits", protocol=quick(name), views=1, **where, **SIZES)
 
 
+def refused(far: torch.device) -> int:
+    """How many of three operations on tensors of two devices are refused, as on CUDA; what is allowed there works."""
+    there = torch.ones(2, 3, device=far)
+    assert (there @ there.T).cpu().tolist() == [[3.0, 3.0], [3.0, 3.0]] and there[torch.tensor([0])].device == far
+    count = 0
+    for mixed in (lambda: there + torch.ones(3), lambda: torch.ones(3)[torch.tensor([1], device=far)], there.numpy):
+        try:
+            mixed()
+        except RuntimeError:
+            count += 1
+    return count
+
+
 def extracted() -> dict[str, float]:
     """Relative difference of features that were extracted on the device, and whether the network is back from there."""
     torch.far.get_amp_supported_dtype = lambda: [torch.bfloat16]  # type: ignore[attr-defined]
@@ -166,6 +179,7 @@ if __name__ == "__main__":
         "copied": replace(FRUGAL, device=far, resident=2**30),
         "by the block": replace(FRUGAL, device=far, resident=0, rotated=2**10),
     }
+    print(json.dumps({"name": "two devices", "refused": refused(far)}))
     print(json.dumps({"name": "extraction"} | extracted()))
     torch.set_grad_enabled(True)
     kept = probe_module.choose_budget

@@ -15,7 +15,8 @@ from richrep.evaluation.probe import probe
 from richrep.evaluation.protocols import PROTOCOLS
 from richrep.evaluation.protocols.logistic import LogisticProtocol
 
-ALIKE = ["vtab1k", "kshot-whole-val:N"]  # draw or cut val another way, and fit the same heads
+# They draw, cut val or search another way, and fit the heads of others.
+ALIKE = ["vtab1k", "kshot-whole-val:N", "sparse-linear", "swav-linear", "trex-lbfgs"]
 NAMES = [
     "search",
     "more features than images",
@@ -74,21 +75,5 @@ def test_a_probe_on_cuda_measures_the_same(limit: str | None) -> None:
         assert other.score("test", "nll") == pytest.approx(one.score("test", "nll"), rel=1e-3)
 
 
-def test_the_device_tells_tensors_of_two_devices_apart() -> None:
-    script = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from far_device import make_device
-FAR = make_device()
-there = torch.ones(2, 3, device=FAR)
-assert (there @ there.T).cpu().tolist() == [[3.0, 3.0], [3.0, 3.0]]
-assert there[torch.tensor([0])].device == FAR
-for mixed in (lambda: there + torch.ones(3), lambda: torch.ones(3)[torch.tensor([1], device=FAR)], there.numpy):
-    try:
-        mixed()
-    except RuntimeError:
-        continue
-    raise AssertionError("two devices met")
-"""
-    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
-    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+def test_the_device_tells_tensors_of_two_devices_apart(measured: dict[str, Any]) -> None:
+    assert measured["two devices"]["refused"] == 3

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 SWITCHES = {  # torch has two sets of them, which cannot be read through one another
-    "nothing": "pass",
     "older, TF32": "torch.set_float32_matmul_precision('high')",
     "newer, one part": "B.cuda.matmul.fp32_precision = 'tf32'",
     "newer, convolutions in bf16": "B.mkldnn.conv.fp32_precision = 'bf16'",
