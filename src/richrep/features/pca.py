@@ -73,7 +73,7 @@ class Pca:
         count = len(self.components)
         size = len(chosen) * count * chosen.dtype.itemsize
         memory.check_copy(size, f"the projection of {len(chosen):,} images on {count} components")
-        scores = torch.empty(len(chosen), len(self.components), dtype=chosen.dtype, device=chosen.device)
+        scores = torch.empty(len(chosen), count, dtype=chosen.dtype, device=chosen.device)
         for start, chunk in row_chunks(chosen, None, chunk_rows=max(1, 2**20 // chosen.shape[1])):
             centred = self.before.apply(chunk).to(torch.float64) - self.mean
             scores[start : start + len(chunk)] = centred @ self.components.T

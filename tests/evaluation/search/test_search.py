@@ -14,7 +14,7 @@ from richrep.backbones.backbone import Backbone
 from richrep.backbones.small_cnn import make_small_cnn
 from richrep.data.datasets import load_dataset
 from richrep.data.split import carve_val
-from richrep.errors import RichrepError
+from richrep.errors import FeatureError, RichrepError
 from richrep.evaluation.ensemble import mean_logits
 from richrep.evaluation.record import Record
 from richrep.evaluation.record_store import load_records, save_record
@@ -77,6 +77,19 @@ def test_members_left_side_by_side_are_probed_as_their_concatenation(cache: Feat
     ):
         torch.testing.assert_close(one, other)
     assert isinstance(apart._joint(members, (0, 1)).features, Rows)
+
+
+def test_a_probe_that_cannot_be_made_names_the_subset_and_where_the_others_are(cache: FeatureCache, tmp_path) -> None:
+    split = load_dataset("digits").train.first(100)
+    members, rows = (
+        extract_features(make_backbones(2), split, cache=cache),
+        carve_val(split.labels, fraction=0.2, seed=0),
+    )
+    probes = Probes(members, members, *rows, cs=(1.0,), normalizations=("pca:40",), keep_below=tmp_path)
+    with pytest.raises(FeatureError, match=r"cannot be probed: pca:40 needs 40 directions") as failed:
+        probes.val_accuracy((0, 1))
+    assert str(failed.value).startswith("+".join(member.blocks[0].name for member in members))
+    assert f"is kept in {tmp_path}" in str(failed.value)
 
 
 def test_the_records_are_the_controls_and_the_chosen_subset_last(records) -> None:

@@ -45,14 +45,14 @@ class ColumnGrams:
         gram: (P, P), XᵀX/N of all members' centred columns.
         slopes: (P, K), XᵀY/N.
         val: (N_val, P), around the training mean.
-        train: (N, P), the same of the training rows.
+        train: (N, P), the same of the training rows; None where only val is scored.
         edges: (M + 1,) where each member's columns begin and end.
     """
 
     gram: torch.Tensor
     slopes: torch.Tensor
     val: torch.Tensor
-    train: torch.Tensor
+    train: torch.Tensor | None
     edges: tuple[int, ...]
 
     def problem(
@@ -65,6 +65,7 @@ class ColumnGrams:
         gram = self.gram[columns][:, columns] * scale * scale[:, None]
         spectrum = spectrum_of_columns(gram, self.slopes[columns] * scale[:, None])
         rows = self.train if of_train else self.val
+        assert rows is not None, "train is kept where it is scored"
         return spectrum, (rows[:, columns] * scale) @ spectrum.vectors
 
     def cka(self) -> torch.Tensor:
@@ -182,7 +183,8 @@ def make_proxy(
     if chosen == "samples":
         grams, dims = _by_samples(members, train, val, targets - mean)
     else:
-        grams, dims = _by_columns(members, train, val, targets - mean, max_dims)
+        keep_train = score_by == "loo"
+        grams, dims = _by_columns(members, train, val, targets - mean, max_dims, keep_train=keep_train)
     position = torch.full((members[0].num_classes,), -1)
     position[classes] = torch.arange(len(classes))
     return Proxy(grams, chosen, len(train), len(val), dims, mean, position[labels[val]], codes, score_by)
@@ -221,7 +223,13 @@ def _by_samples(
 
 
 def _by_columns(
-    members: Sequence[FeatureSet], train: torch.Tensor, val: torch.Tensor, targets: torch.Tensor, max_dims: int
+    members: Sequence[FeatureSet],
+    train: torch.Tensor,
+    val: torch.Tensor,
+    targets: torch.Tensor,
+    max_dims: int,
+    *,
+    keep_train: bool,
 ) -> tuple[ColumnGrams, tuple[int, ...]]:
     pairs = []
     for member in members:
@@ -233,8 +241,8 @@ def _by_columns(
     edges = tuple(accumulate((len(one.T) for one, _ in pairs), initial=0))
     gram = column_gram([one for one, _ in pairs])
     slopes = torch.cat([one.T @ targets / len(train) for one, _ in pairs])
-    on_train, on_val = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-    grams = ColumnGrams(gram, slopes, on_val, on_train, edges)
+    of_train = torch.cat([one for one, _ in pairs], dim=1) if keep_train else None
+    grams = ColumnGrams(gram, slopes, torch.cat([other for _, other in pairs], dim=1), of_train, edges)
     return grams, tuple(b - a for a, b in pairwise(edges))
 
 
